@@ -1,0 +1,1 @@
+"""Differentiable architecture search with informative attention for person re-identification."""

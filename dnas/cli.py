@@ -1,0 +1,197 @@
+"""The command line: `dnas VERB --config F.yaml --data ROOT --out DIR [--key value ...]`.
+
+Bad input ends with one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from dnas.errors import UserError
+from dnas.run.progress import console, errors
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(" ".join(message.split()))
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Draw a network as a graph.
+
+    Args:
+        what: genotype file, run folder, or name of a search space.
+        output: picture to write: .svg, .png or .dot.
+        space: the space of the genotype, if it is a file of your own.
+    """
+
+    what: str
+    output: str = "network.svg"
+    space: str | None = None
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare finished retrainings: one table, and a picture of accuracy over cost.
+
+    Args:
+        runs: run folders.
+        output: picture to write: .svg or .png.
+    """
+
+    runs: list[str]
+    output: str | None = None
+
+
+def _search(config: Any, resume: bool) -> None:
+    from dnas.search import loop
+    from search_spaces import load_space
+
+    (loop.resume if resume else loop.search)(config, load_space(config.space))
+
+
+def _retrain(config: Any, resume: bool) -> None:
+    from retrain import train
+
+    (train.resume if resume else train.retrain)(config)
+
+
+def _synth(config: Any) -> None:
+    from dnas.data.synthetic import synthesise
+
+    counts = synthesise(config)
+    console.print(
+        f"wrote {sum(counts.values())} images to {config.out}: "
+        + ", ".join(f"{name} {n}" for name, n in counts.items())
+    )
+
+
+def _show(config: ShowConfig) -> None:
+    from dnas.draw.graph import count, draw_graph
+    from dnas.space.graph import graph
+    from dnas.space.spec import decisions
+    from retrain.models import network_of
+
+    name, spec, x = network_of(config.what, config.space)
+    cost = spec.cost(x)
+    still_open = len(decisions(spec))
+    size = (
+        f"{still_open} open decisions"
+        if still_open
+        else f"{count(cost.macs.value)} MACs, {count(cost.params.value)} parameters"
+    )
+    draw_graph(graph(spec, x), f"{name}: {size}, input {x.height} x {x.width}", Path(config.output))
+    console.print(f"wrote {config.output}")
+
+
+def _compare(config: CompareConfig) -> None:
+    from retrain.compare import compare
+
+    table = compare(config.runs, Path(config.output) if config.output else None)
+    console.print(table, soft_wrap=False)
+    if config.output:
+        console.print(f"wrote {config.output}")
+
+
+def _parser() -> Parser:
+    from dnas.data.synthetic import SynthConfig
+    from dnas.search.config import SearchConfig
+    from retrain.config import RetrainConfig
+
+    parser = Parser(prog="dnas", description="Search, retrain and compare networks for person re-identification.")
+    verbs = parser.add_subcommands(dest="verb")
+    for name, config in (("search", SearchConfig), ("retrain", RetrainConfig)):
+        verb = Parser(description=_first_line(config))
+        verb.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these settings")
+        verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; takes no other setting")
+        verb.add_class_arguments(config)
+        verbs.add_subcommand(name, verb, help=_first_line(config))
+    show = Parser(description=_first_line(ShowConfig))
+    show.add_argument("what", type=str, help="genotype file, run folder, or name of a search space")
+    show.add_argument("-o", "--output", type=str, default="network.svg", help="picture to write: .svg, .png or .dot")
+    show.add_argument("--space", type=str, default=None, help="the space of the genotype, if it is a file of your own")
+    verbs.add_subcommand("show", show, help=_first_line(ShowConfig))
+    compare = Parser(description=_first_line(CompareConfig))
+    compare.add_argument("runs", type=str, nargs="+", help="run folders")
+    compare.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg or .png")
+    verbs.add_subcommand("compare", compare, help=_first_line(CompareConfig))
+    data = Parser(description="Make data sets.")
+    synth = Parser(description=_first_line(SynthConfig))
+    synth.add_argument("out", type=str, help="folder to write; it must not exist, or be empty")
+    synth.add_class_arguments(SynthConfig, skip={"out"})
+    data.add_subcommands(dest="action").add_subcommand(
+        "synth", synth, help="synthetic pedestrians in the layout of Market-1501"
+    )
+    verbs.add_subcommand("data", data, help="Make data sets.")
+    return parser
+
+
+def _first_line(config: type) -> str:
+    return (config.__doc__ or "").splitlines()[0]
+
+
+def _run(arguments: Sequence[str]) -> None:
+    from dnas.data.synthetic import SynthConfig
+    from dnas.run.folder import RunFolder
+    from dnas.search.config import SearchConfig
+    from retrain.config import RetrainConfig
+
+    runs: dict[str, tuple[type, Callable[[Any, bool], None]]] = {
+        "search": (SearchConfig, _search),
+        "retrain": (RetrainConfig, _retrain),
+    }
+    arguments, resume = list(arguments), False
+    if arguments and arguments[0] in runs and "--resume" in arguments:
+        if len(arguments) != 3 or arguments[1] != "--resume":
+            raise UserError("--resume DIR: takes no other setting")
+        folder = RunFolder.open(arguments[2])
+        if folder.verb() != arguments[0]:
+            raise UserError(f"{folder.path}: cannot {arguments[0]} on, this is a {folder.verb()}")
+        # the folder may have been moved since: it is where the user says it is
+        arguments, resume = [arguments[0], "--config", str(folder.config_file), "--out", str(folder.path)], True
+    parser = _parser()
+    parsed: Namespace = parser.parse_args(arguments)
+    verb = parsed.verb
+    chosen = parsed[verb]
+    if verb in runs:
+        kind, run = runs[verb]
+        built = parser.instantiate_classes(parsed)[verb]
+        run(kind(**{name: built[name] for name in kind.__dataclass_fields__}), resume)  # type: ignore[attr-defined]
+    elif verb == "show":
+        _show(ShowConfig(chosen.what, chosen.output, chosen.space))
+    elif verb == "compare":
+        _compare(CompareConfig(chosen.runs, chosen.output))
+    else:
+        synth = chosen[chosen.action]
+        _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _run(arguments)
+    except UserError as error:
+        errors.print(f"dnas: error: {error}", markup=False)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        errors.print(f"dnas: error: {where}{error.strerror or error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("dnas: interrupted; what was written is whole: go on with --resume DIR", markup=False)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

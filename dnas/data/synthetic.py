@@ -1,0 +1,100 @@
+"""The embedded data set: synthetic pedestrians, written in the layout of Market-1501."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dnas.data.market import FOLDERS
+from dnas.data.pedestrian import Camera, Person, photograph
+from dnas.errors import UserError
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What to generate.
+
+    Args:
+        out: folder to write; it must not exist, or be empty.
+        ids: identities; half of them are for training, the others for query and gallery.
+        seed: same seed, same bytes.
+        cameras: places with their own background, light, viewpoint and sharpness.
+        images: images of an identity by each camera that saw it.
+        height: pixels.
+        width: pixels.
+        occluded: every query is occluded (the protocol of Occluded-REID).
+    """
+
+    out: str
+    ids: int = 120
+    seed: int = 0
+    cameras: int = 6
+    images: int = 6
+    height: int = 128
+    width: int = 64
+    occluded: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("ids", 4, 9999),
+            ("cameras", 2, 99),
+            ("images", 1, 99),
+            ("height", 16, 1024),
+            ("width", 8, 1024),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}: found {getattr(self, name)}, allowed: {low} to {high}")
+        if self.seed < 0:
+            raise UserError(f"seed: found {self.seed}, allowed: 0 or more")
+
+
+def synthesise(config: SynthConfig) -> dict[str, int]:
+    """Write the data set. Returns the number of images in each folder.
+
+    Raises:
+        UserError: the folder has files already.
+    """
+    out = Path(config.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out: {out} exists and is not an empty folder")
+    for folder in FOLDERS.values():
+        (out / folder).mkdir(parents=True)
+    pids = range(1, config.ids + 1)
+    chunk = max(1, config.ids // (8 * (os.cpu_count() or 1)))
+    with ProcessPoolExecutor() as pool:
+        written = list(pool.map(_write_identity, [config] * config.ids, pids, chunksize=chunk))
+    return {name: sum(folder == name for images in written for folder in images) for name in FOLDERS}
+
+
+def _write_identity(config: SynthConfig, pid: int) -> list[str]:
+    """Every image of one identity; which split each went to."""
+    person = Person.draw(np.random.default_rng([config.seed, 0, pid]))
+    written = []
+    for name, camid, number in _plan(config, pid):
+        rng = np.random.default_rng([config.seed, 2, pid, camid, number])
+        camera = Camera.draw(np.random.default_rng([config.seed, 1, camid]), camid)
+        occlusion = "some" if not config.occluded else ("strong" if name == "query" else "none")
+        if name == "train":
+            occlusion = "some"
+        picture = photograph(person, camera, rng, config.height, config.width, occlusion)
+        file = Path(config.out) / FOLDERS[name] / f"{pid:04d}_c{camid}s1_{pid * 100 + number:06d}_00.jpg"
+        picture.save(file, quality=camera.quality)
+        written.append(name)
+    return written
+
+
+def _plan(config: SynthConfig, pid: int) -> Iterator[tuple[str, int, int]]:
+    """(split, camera, image number) of every image: a person passes 60 to 100 % of the cameras."""
+    rng = np.random.default_rng([config.seed, 3, pid])
+    least = max(2, round(0.6 * config.cameras))
+    seen = rng.choice(config.cameras, int(rng.integers(least, config.cameras + 1)), replace=False) + 1
+    train = pid % 2 == 1
+    for camid in sorted(int(c) for c in seen):
+        for number in range(config.images):
+            first = number == 0 and config.images > 1
+            yield ("train" if train else "query" if first else "gallery"), camid, number

@@ -1,0 +1,50 @@
+"""Accuracy over cost of several models, with their spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from dnas.draw.style import MARKERS, SERIES, style
+from dnas.errors import UserError
+from dnas.run.files import replace_file
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model: cost and accuracy of each of its runs."""
+
+    name: str
+    macs: Sequence[float]
+    mean_ap: Sequence[float]
+
+
+def draw_scatter(points: Sequence[Point], file: Path) -> None:
+    """mAP (%) over MACs (log scale); small marks are runs, large ones means, lines the range.
+
+    Raises:
+        UserError: a file ending other than .svg or .png.
+    """
+    if file.suffix not in (".svg", ".png"):
+        raise UserError(f"{file}: cannot draw '{file.suffix}', allowed: .svg, .png")
+    with style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.2))
+        for index, point in enumerate(points):
+            colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+            macs = [value / 1e6 for value in point.macs]
+            accuracy = [100 * value for value in point.mean_ap]
+            x, y = sum(macs) / len(macs), sum(accuracy) / len(accuracy)
+            axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
+            axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
+            axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{point.name} (n = {len(accuracy)})")
+        axes.set_xscale("log")
+        axes.set_xlabel("multiply-accumulates of one image (millions, log scale)")
+        axes.set_ylabel("mAP on query and gallery (%)")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        axes.legend(frameon=False, fontsize=8, loc="best")
+        replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))
+        plt.close(figure)

@@ -1,0 +1,91 @@
+"""The training loss of every model, fixed or searched: identity + triplet + eta(t) * IBB.
+
+Source: arXiv 2505.08961 (the bound), arXiv 1903.07071 (identity and triplet on both sides of a BNNeck).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pytorch_metric_learning.losses import TripletMarginLoss
+from pytorch_metric_learning.miners import BatchHardMiner
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnas.errors import UserError
+from dnas.loss.ibb import ClassStatistics, bound
+from dnas.nn.reid_net import Output
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and settings of the loss terms.
+
+    Args:
+        smoothing: label smoothing of the identity loss.
+        margin: triplet margin (batch-hard, Euclidean, on the feature before the neck).
+        eta: weight of the information bottleneck bound; 0 turns it off.
+        eta_warmup: share of the epochs before which eta is 0: features are not yet meaningful.
+        bound: `paper`, or `tight` (a tighter bound, with a gradient in both terms).
+        beta: inverse temperature of the soft assignment; none: 2 log(identities).
+        refresh: class statistics by a pass at the start of each `epoch`, or by moving averages (`ema`).
+    """
+
+    smoothing: float = 0.1
+    margin: float = 0.3
+    eta: float = 0.1
+    eta_warmup: float = 0.3
+    bound: Literal["paper", "tight"] = "paper"
+    beta: float | None = None
+    refresh: Literal["epoch", "ema"] = "ema"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("smoothing", 0.0, 0.99),
+            ("margin", 0.0, 10.0),
+            ("eta", 0.0, 1e6),
+            ("eta_warmup", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"loss.{name}: found {getattr(self, name)}, allowed: {low} to {high}")
+        if self.beta is not None and not self.beta > 0:
+            raise UserError(f"loss.beta: found {self.beta}, allowed: above 0")
+
+
+class Objective(nn.Module):
+    """Loss terms of a batch; owns the class statistics of the bound."""
+
+    def __init__(self, config: LossConfig, identities: int, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.statistics = ClassStatistics(identities, dim, config.beta)
+        self.miner = BatchHardMiner()
+        self.triplet = TripletMarginLoss(margin=config.margin)
+
+    def eta(self, progress: float) -> float:
+        """Weight of the bound at `progress` (0 to 1) of the training."""
+        return self.config.eta if progress >= self.config.eta_warmup else 0.0
+
+    def forward(self, output: Output, labels_B: Tensor, progress: float, follow: bool = True) -> dict[str, Tensor]:
+        """Terms by name, weighted; their sum is the loss.
+
+        Args:
+            follow: whether moving averages follow this batch (not for batches that train logits).
+        """
+        logits, feature = output.logits_BC.float(), output.feature_BD.float()
+        terms = {
+            "id": F.cross_entropy(logits, labels_B, label_smoothing=self.config.smoothing),
+            "triplet": self.triplet(feature, labels_B, self.miner(feature, labels_B)),
+        }
+        if self.config.eta > 0 and self.config.refresh == "ema" and follow:
+            self.statistics.update(output.embedding_BD.detach(), labels_B)
+        eta = self.eta(progress)
+        if eta > 0:
+            with torch.autocast(labels_B.device.type, enabled=False):
+                log_phi_BC = self.statistics.log_assignment(output.embedding_BD)
+                terms["ibb"] = eta * bound(
+                    log_phi_BC, self.statistics.log_q_rows(labels_B), self.config.bound == "tight"
+                )
+        return terms

@@ -1,0 +1,52 @@
+"""What the parts of a description become when it is built. This one: plain modules, no holes.
+
+The supernet's builder (`dnas.search.supernet`) overrides the methods for what is still open.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dnas.errors import UserError
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import OneOf
+
+
+class FixedWidth(nn.Module):
+    """A channel count that is known: calling it gives the number."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self) -> Tensor | float:
+        return float(self.channels)
+
+
+class Builder:
+    """Builds closed descriptions.
+
+    Raises:
+        UserError: the description has a hole left.
+    """
+
+    def norm(self, c: Channels) -> nn.BatchNorm2d:
+        """Batch norm whose masked channels come out as zero."""
+        return nn.BatchNorm2d(self._closed(c))
+
+    def mask(self, c: Channels) -> nn.Module:
+        """Zeroes masked channels (the second dimension of its input)."""
+        self._closed(c)
+        return nn.Identity()
+
+    def width(self, c: Channels) -> nn.Module:
+        """A module that returns the number of channels in use, for scales that depend on it."""
+        return FixedWidth(self._closed(c))
+
+    def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
+        raise UserError(f"choice {one_of.key}: still open, allowed: {', '.join(one_of.options)}")
+
+    def _closed(self, c: Channels) -> int:
+        if not c.closed:
+            raise UserError(f"width {c.key}: still open; fill the description before building it")
+        return c.size

@@ -1,0 +1,58 @@
+"""Composition: parts one after the other, and the part that does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dnas.nn.builder import Builder
+from dnas.space.cost import Cost
+from dnas.space.holes import Shape
+from dnas.space.spec import Spec
+
+
+@dataclass(frozen=True)
+class Chain(Spec):
+    """Parts in sequence; `name` titles the group in drawings."""
+
+    parts: tuple[Spec, ...]
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name or f"{len(self.parts)} parts"
+
+    def steps(self, x: Shape) -> list[tuple[Spec, Shape]]:
+        """Every part with the shape that enters it."""
+        found = []
+        for part in self.parts:
+            found.append((part, x))
+            x = part.out(x)
+        return found
+
+    def out(self, x: Shape) -> Shape:
+        for part in self.parts:
+            x = part.out(x)
+        return x
+
+    def cost(self, x: Shape) -> Cost:
+        return sum((part.cost(entering) for part, entering in self.steps(x)), Cost())
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return nn.Sequential(*(part.build(entering, builder) for part, entering in self.steps(x)))
+
+
+@dataclass(frozen=True)
+class Skip(Spec):
+    """The identity: no operation here (at an attention site: no attention)."""
+
+    @property
+    def label(self) -> str:
+        return "skip"
+
+    def cost(self, x: Shape) -> Cost:
+        return Cost()
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return nn.Identity()

@@ -1,0 +1,59 @@
+"""Parts of torchvision backbones that keep torchvision's parameter names, so that its weights load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dnas.errors import UserError
+
+
+class BackbonePart(nn.Module):
+    """Children in sequence, named as in torchvision: the state dict is a part of torchvision's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+class NamedSequence(nn.ModuleDict):
+    """A ModuleDict that runs its modules in order; numbered names need not start at zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.values():
+            x = child(x)
+        return x
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Load a torchvision state dict into the backbone parts of a network. Extra entries (a classifier) are ignored.
+
+    Raises:
+        UserError: the file is missing or not a state dict, an entry is missing or has another shape.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such weights file")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        raise UserError(
+            f"{file}: not a PyTorch state dict that is safe to load ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{file}: expected a mapping of names to tensors")
+    parts = [module for module in network.modules() if isinstance(module, BackbonePart)]
+    if not parts:
+        raise UserError(f"{file}: this network has no torchvision parts that weights could go to")
+    for part in parts:
+        for name, tensor in part.state_dict().items():
+            if name not in state:
+                raise UserError(f"{file}: entry '{name}' is missing")
+            if state[name].shape != tensor.shape:
+                raise UserError(
+                    f"{file}: entry '{name}' has shape {list(state[name].shape)}, the network {list(tensor.shape)}"
+                )
+        part.load_state_dict({name: state[name] for name in part.state_dict()})

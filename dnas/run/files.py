@@ -1,0 +1,90 @@
+"""Durable files: written to a temporary name, flushed, renamed; and read back with one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+
+from dnas.errors import UserError
+
+
+def replace_file(file: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that at every moment either the old or the new content is there, whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    replace_file(file, lambda stream: void(stream.write(text.encode())))
+
+
+def write_json(file: Path, content: object) -> None:
+    write_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """Parsed JSON.
+
+    Raises:
+        UserError: missing, unreadable, or not JSON.
+    """
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not readable as JSON ({error})") from error
+
+
+def read_yaml(file: Path) -> Any:
+    """Parsed YAML, plain data only.
+
+    Raises:
+        UserError: missing, unreadable, or not YAML.
+    """
+    try:
+        return yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+
+
+def save_tensors(file: Path, state: dict[str, Any]) -> None:
+    """A checkpoint: tensors and plain data only, so that it loads with `weights_only`."""
+    replace_file(file, lambda stream: torch.save(state, stream))
+
+
+def load_tensors(file: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such checkpoint") from None
+    except Exception as error:  # a damaged file raises one of many types
+        raise UserError(f"{file}: damaged or not a checkpoint ({str(error).splitlines()[0][:200]})") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{file}: expected a checkpoint, found {type(state).__name__}")
+    return state
+
+
+def void(_: object) -> None:
+    """Drop a return value."""

@@ -1,0 +1,141 @@
+"""The run folder: everything that compare and report show is read back from here.
+
+    config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/last.pt
+    genotype.json  cost.json  per_query.npz  summary.json  figures/
+
+metrics.jsonl holds only what a rerun reproduces; times go to timing.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dnas.errors import UserError
+from dnas.run.files import load_tensors, read_json, read_yaml, save_tensors, write_json, write_text
+
+
+class RunFolder:
+    """Reads and writes one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @staticmethod
+    def create(path: str | Path, verb: str, config: object, data: dict[str, object]) -> RunFolder:
+        """Start a run in a new folder.
+
+        Raises:
+            UserError: a run is there already.
+        """
+        run = RunFolder(path)
+        if run.config_file.exists():
+            raise UserError(
+                f"out: {run.path} holds a run already; choose another folder, or continue it with --resume {run.path}"
+            )
+        assert is_dataclass(config) and not isinstance(config, type)
+        try:
+            write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"out: {run.path} cannot be written ({error.strerror})") from error
+        write_json(run.path / "env.json", {"verb": verb, **environment()})
+        write_json(run.path / "data.json", data)
+        return run
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            UserError: no run there.
+        """
+        run = RunFolder(path)
+        if not run.config_file.is_file():
+            raise UserError(f"{run.path}: not a run folder (no config.yaml in it)")
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def genotype_file(self) -> Path:
+        return self.path / "genotype.json"
+
+    def config(self) -> dict[str, Any]:
+        content = read_yaml(self.config_file)
+        if not isinstance(content, dict):
+            raise UserError(f"{self.config_file}: expected keys and values, found {type(content).__name__}")
+        return content
+
+    def verb(self) -> str:
+        """What made this run: search or retrain."""
+        return str(self.json("env.json").get("verb"))
+
+    def json(self, name: str) -> Any:
+        return read_json(self.path / name)
+
+    def write(self, name: str, content: object) -> None:
+        write_json(self.path / name, content)
+
+    def log(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Append one epoch to metrics.jsonl and timing.jsonl; both carry the epoch."""
+        for name, row in (("metrics.jsonl", metrics), ("timing.jsonl", {"epoch": metrics["epoch"], **timing})):
+            with (self.path / name).open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+    def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """Every epoch that was logged. A last line cut short by a kill is dropped."""
+        file = self.path / name
+        if not file.exists():
+            return []
+        found = []
+        for line in file.read_text().splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def rewind(self, epoch: int) -> None:
+        """Forget logged epochs from `epoch` on: they will be run again."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            kept = [row for row in self.rows(name) if row["epoch"] < epoch]
+            write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def save(self, state: dict[str, Any]) -> None:
+        save_tensors(self.path / "checkpoints" / "last.pt", state)
+
+    def load(self) -> dict[str, Any]:
+        return load_tensors(self.path / "checkpoints" / "last.pt")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return (self.path / "checkpoints" / "last.pt").is_file()
+
+
+def environment() -> dict[str, object]:
+    """Versions and machine, without names of users, hosts or paths."""
+    try:
+        own = version("dnas-reid")
+    except PackageNotFoundError:
+        own = "not installed"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "dnas-reid": own,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "platform": platform.system(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": cuda,
+    }

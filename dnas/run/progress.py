@@ -1,0 +1,45 @@
+"""What a person sees while a run goes on: one bar with the losses, or a line per epoch without a terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class EpochProgress:
+    """A bar over epochs; each epoch says how it went."""
+
+    def __init__(self, title: str, epochs: int, done: int = 0) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+        )
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
+        self.title, self.epochs = title, epochs
+
+    def __enter__(self) -> EpochProgress:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, value, trace)
+
+    def epoch(self, number: int, values: dict[str, float]) -> None:
+        """Say how epoch `number` (counted from 0) went."""
+        news = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+        self.bar.update(self.task, advance=1, news=news)
+        if not console.is_terminal:
+            console.print(f"{self.title} {number + 1}/{self.epochs}  {news}")

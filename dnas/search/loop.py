@@ -1,0 +1,262 @@
+"""The search: weights and logits trained in turn, the derived network written at every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnas.data.augment import augment
+from dnas.data.images import Images, decode
+from dnas.data.market import hold_out, load_market, split_images
+from dnas.data.sampler import PKSampler
+from dnas.eval.embed import embed, retrieve_within
+from dnas.loss.objective import Objective
+from dnas.nn.dcs_attention import selected_shares, set_temperature
+from dnas.nn.reid_net import ReIDNet
+from dnas.run import seeds
+from dnas.run.device import pick_device
+from dnas.run.folder import RunFolder
+from dnas.run.progress import EpochProgress, console
+from dnas.run.schedules import geometric
+from dnas.search.config import SearchConfig
+from dnas.search.derive import derive
+from dnas.search.relaxation import Relaxation, entropies
+from dnas.search.supernet import SupernetBuilder, inherit
+from dnas.space.genotype import Genotype
+from dnas.space.spec import Choices, Space, decisions, fill
+
+RECALIBRATION_BATCHES = 20
+
+
+class Search:
+    """State of a search: supernet, relaxation, optimisers, data."""
+
+    def __init__(self, config: SearchConfig, space: Space) -> None:
+        self.config, self.device = config, pick_device(config.device)
+        self.space = space.resized(config.input.height or space.height, config.input.width or space.width)
+        self.cost = self.space.spec.cost(self.space.input)
+        self.relaxation = Relaxation(decisions(space.spec)).to(self.device)
+        self.choices = self._derive()  # refuses an impossible budget before anything is read
+        data = load_market(config.data)
+        rest, held = hold_out(data.train, config.holdout, config.seed)
+        size = (self.space.height, self.space.width)
+        self.held_out = decode(held, *size)
+        if config.arch.data == "split":
+            self.train, self.logit_images = (decode(part, *size) for part in split_images(rest, 0.2, config.seed))
+        else:
+            self.train = self.logit_images = decode(rest, *size)
+        self.fingerprint = data.fingerprint()
+        torch.manual_seed(seeds.derive(config.seed, "init"))
+        builder = SupernetBuilder(self.relaxation.draw)
+        self.net = ReIDNet(self.space.spec, self.space.input, self.train.identities, builder)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dim = self.space.spec.out(self.space.input).channels.size
+        self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
+        optim = config.optim
+        self.weight_optimiser = torch.optim.Adam(self.net.parameters(), optim.lr, weight_decay=optim.weight_decay)
+        self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
+        self.epoch = 0
+
+    def run(self, folder: RunFolder) -> None:
+        """Search to the end, from wherever this state is."""
+        config = self.config
+        with EpochProgress("search", config.optim.epochs, self.epoch) as progress:
+            while self.epoch < config.optim.epochs:
+                start = time.perf_counter()
+                metrics = self._train_epoch()
+                trained = time.perf_counter() - start
+                self.choices = self._derive()
+                last = self.epoch + 1 == config.optim.epochs
+                if last or (config.eval_every and (self.epoch + 1) % config.eval_every == 0):
+                    metrics["held_out"] = self.evaluate(self.choices)
+                folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
+                self._genotype(metrics).save(folder.genotype_file)
+                self.epoch += 1
+                folder.save(self.state())
+                progress.epoch(self.epoch - 1, self._news(metrics))
+        folder.write("cost.json", {**Genotype.of(self.space, self.choices).cost, **self._expected_cost()})
+
+    def state(self) -> dict[str, Any]:
+        parts = {
+            name: getattr(self, name).state_dict()
+            for name in ("net", "relaxation", "objective", "weight_optimiser", "logit_optimiser")
+        }
+        return {"epoch": self.epoch, **parts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in ("net", "relaxation", "objective", "weight_optimiser", "logit_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch = state["epoch"]
+        self.choices = self._derive()
+
+    def evaluate(self, choices: Choices) -> dict[str, float]:
+        """Held-out retrieval of a child with inherited weights and recalibrated batch norm."""
+        return retrieve_within(self.recalibrated(choices), self.held_out).metrics()
+
+    def recalibrated(self, choices: Choices) -> ReIDNet:
+        """The child of these choices with inherited weights and batch norm statistics of its own."""
+        child = self.child(choices)
+        self._recalibrate(child)
+        return child
+
+    def child(self, choices: Choices) -> ReIDNet:
+        """The plain network of these choices with the supernet's weights, by slicing."""
+        child = ReIDNet(fill(self.space.spec, choices), self.space.input, self.train.identities)
+        child.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        inherit(child, self.net, choices)
+        return child
+
+    @torch.no_grad()
+    def _recalibrate(self, child: ReIDNet) -> None:
+        """Batch norm statistics of the child itself, averaged over about 20 training batches."""
+        norms = [m for m in child.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+        generator = seeds.generator(self.config.seed, "recalibrate")
+        child.train()
+        for _ in range(RECALIBRATION_BATCHES):
+            index = torch.randint(len(self.train), (64,), generator=generator)
+            child(augment(self.train.pixels[index].to(self.device), self.config.input, generator))
+        child.eval()
+
+    def _train_epoch(self) -> dict[str, Any]:
+        config, epoch = self.config, self.epoch
+        arch, epochs = config.arch, config.optim.epochs
+        temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
+        mask_temperature = geometric(config.optim.dcs_temperature, config.optim.dcs_temperature_end, epoch, epochs)
+        set_temperature(self.net, mask_temperature)
+        with_logits = epoch >= math.ceil(arch.weights_only * epochs)
+        joint = arch.data == "joint"
+        batches = self._sampler(self.train).epoch(epoch)
+        turns = self._sampler(self.logit_images)
+        logit_batches = [
+            b for round_ in range(-(-len(batches) // len(turns))) for b in turns.epoch(epoch * 1000 + round_)
+        ]
+        if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
+            self.objective.statistics.refresh(
+                embed(self.recalibrated(self.choices), self.train), self.train.labels.to(self.device)
+            )
+        self.net.train()
+        sums: dict[str, Tensor] = {}
+        for step, indices in enumerate(batches):
+            progress = (epoch + step / len(batches)) / epochs
+            torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
+            for group in self.weight_optimiser.param_groups:
+                group["lr"] = config.optim.lr_at(epoch + step / len(batches))
+            draw = seeds.generator(config.seed, "draw", epoch, step)
+            self.relaxation.sample(temperature, arch.mode, draw, gradient=joint and with_logits)
+            terms = self._terms(self.train, indices, progress, (epoch, step, 0))
+            loss = sum(terms.values(), torch.zeros((), device=self.device))
+            self.weight_optimiser.zero_grad(set_to_none=True)
+            self.logit_optimiser.zero_grad(set_to_none=True)
+            if joint and with_logits:
+                (loss + self._logit_terms()).backward()
+            else:
+                loss.backward()
+            self.weight_optimiser.step()
+            if with_logits and not joint:
+                self.relaxation.sample(temperature, arch.mode, draw)
+                logit_terms = self._terms(
+                    self.logit_images, logit_batches[step], progress, (epoch, step, 1), follow=False
+                )
+                logit_loss = sum(logit_terms.values(), self._logit_terms())
+                logit_loss.backward(inputs=[self.relaxation.logits_HK])
+                terms["logit_loss"] = logit_loss
+            if with_logits:
+                self.logit_optimiser.step()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
+        means = {name: float(total) / len(batches) for name, total in sums.items()}
+        probabilities = self.relaxation.probabilities()
+        return {
+            "epoch": epoch, "temperature": temperature, "mask_temperature": mask_temperature, "loss": means,
+            "entropy": entropies(probabilities), "probabilities": {key: p.tolist() for key, p in probabilities.items()},
+            **self._expected_cost(), "target_macs": config.budget.limit, "selected": {k: v for k, v in selected_shares(self.net).items() if v == v},
+        }  # fmt: skip
+
+    def _terms(
+        self, images: Images, indices: Any, progress: float, at: tuple[int, int, int], follow: bool = True
+    ) -> dict[str, Tensor]:
+        index = torch.from_numpy(indices)
+        pixels = images.pixels[index].to(self.device, non_blocking=True)
+        labels = images.labels[index].to(self.device, non_blocking=True)
+        inputs = augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *at))
+        terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, progress, follow)
+        return terms
+
+    def _logit_terms(self) -> Tensor:
+        """What only the logits are trained on: cost above the budget, and entropy if asked for."""
+        total = torch.zeros((), device=self.device)
+        budget = self.config.budget
+        if budget.limit is not None:
+            # under softmax(a), not under the draw: the hinge of the expectation has an exact gradient
+            expected = self.cost.macs.expected(self.relaxation.distribution())
+            total = total + budget.weight * torch.relu(torch.log(expected / budget.limit))
+        if self.config.arch.entropy > 0:
+            total = total + self.config.arch.entropy * self.relaxation.mean_entropy()
+        return total
+
+    def _expected_cost(self) -> dict[str, float]:
+        weights = {key: p.double() for key, p in self.relaxation.probabilities().items()}
+        return {
+            "expected_macs": float(self.cost.macs.expected(weights)),
+            "expected_params": float(self.cost.params.expected(weights)),
+        }
+
+    def _derive(self) -> dict[str, Any]:
+        return derive(self.relaxation.decisions, self.relaxation.logits(), self.cost.macs, self.config.budget.limit)
+
+    def _genotype(self, metrics: dict[str, Any]) -> Genotype:
+        summary = {
+            "seed": self.config.seed, "epochs": self.epoch + 1, "of_epochs": self.config.optim.epochs,
+            "data": {"name": self.fingerprint["name"], "sha256": self.fingerprint["sha256"]},
+            "budget_macs": self.config.budget.limit, "logits": self.relaxation.logits(), "entropy": metrics["entropy"],
+            "held_out": metrics.get("held_out"), **self._expected_cost(),
+        }  # fmt: skip
+        return Genotype.of(self.space, self.choices, summary)
+
+    def _sampler(self, images: Images) -> PKSampler:
+        return PKSampler(
+            images.labels.numpy(), self.config.optim.identities, self.config.optim.images, self.config.seed
+        )
+
+    def _news(self, metrics: dict[str, Any]) -> dict[str, float]:
+        news = {
+            **metrics["loss"],
+            "E[MMACs]": metrics["expected_macs"] / 1e6,
+            "entropy": sum(metrics["entropy"].values()) / max(len(metrics["entropy"]), 1),
+        }
+        return news | ({"held-out mAP": metrics["held_out"]["mAP"]} if "held_out" in metrics else {})
+
+
+def search(config: SearchConfig, space: Space) -> RunFolder:
+    """Run a search in a new folder."""
+    state = Search(config, space)
+    folder = RunFolder.create(config.out, "search", config, state.fingerprint)
+    return _finish(state, folder)
+
+
+def resume(config: SearchConfig, space: Space) -> RunFolder:
+    """Go on with the search in `config.out`."""
+    folder = RunFolder.open(config.out)
+    state = Search(config, space)
+    if folder.has_checkpoint:
+        state.restore(folder.load())
+    folder.rewind(state.epoch)
+    return _finish(state, folder)
+
+
+def _finish(state: Search, folder: RunFolder) -> RunFolder:
+    console.print(
+        f"search: space {state.space.name}, {len(state.relaxation.decisions)} decisions, {state.train.identities} training and {state.held_out.identities} held-out identities"
+    )
+    state.run(folder)
+    file = Path(folder.genotype_file)
+    console.print(f"search: wrote {file}  (show it: dnas show {file})")
+    return folder

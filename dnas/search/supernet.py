@@ -1,0 +1,105 @@
+"""The supernet: the builder that turns holes into what reads the current draw, and weight inheritance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnas.nn.builder import Builder
+from dnas.search.relaxation import Draw
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Choices, OneOf
+
+
+class SupernetBuilder(Builder):
+    """Builds open descriptions over a draw."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+
+    def norm(self, c: Channels) -> nn.BatchNorm2d:
+        return super().norm(c) if c.closed else MaskedBatchNorm2d(c, self.draw)
+
+    def mask(self, c: Channels) -> nn.Module:
+        return super().mask(c) if c.closed else ChannelMask(c, self.draw)
+
+    def width(self, c: Channels) -> nn.Module:
+        return super().width(c) if c.closed else OpenWidth(c, self.draw)
+
+    def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
+        one_of.out(x)  # options must agree on their output shape
+        return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
+
+
+class MaskedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the channel mask folded into gain and bias: no pass over the activations.
+
+    For the linear outputs this is FBNetV2's mask exactly. Before an activation f with f(0) = 0 it is
+    f(mask * y) instead of mask * f(y): the same for a one-hot draw.
+    """
+
+    def __init__(self, c: Channels, draw: Draw) -> None:
+        super().__init__(c.size)
+        self.width, self.draw = c, draw
+
+    def forward(self, input: Tensor) -> Tensor:
+        mask_C = self.draw.mask(self.width).to(self.weight.dtype)
+        gain_C, bias_C = self.weight * mask_C, self.bias * mask_C
+        momentum = 0.1 if self.momentum is None else self.momentum
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, gain_C, bias_C, self.training, momentum, self.eps
+        )
+
+
+class ChannelMask(nn.Module):
+    """x (B, C) times the channel mask, a vector that broadcasts."""
+
+    def __init__(self, c: Channels, draw: Draw) -> None:
+        super().__init__()
+        self.width, self.draw = c, draw
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        return x_BC * self.draw.mask(self.width).to(x_BC.dtype)
+
+
+class OpenWidth(nn.Module):
+    """The effective number of channels of the draw, a scalar tensor."""
+
+    def __init__(self, c: Channels, draw: Draw) -> None:
+        super().__init__()
+        self.width, self.draw = c, draw
+
+    def forward(self) -> Tensor:
+        return self.draw.width(self.width)
+
+
+class Mixed(nn.Module):
+    """An operation choice: the weighted sum of all options, or the one drawn option alone."""
+
+    def __init__(self, one_of: OneOf, operations: list[nn.Module], draw: Draw) -> None:
+        super().__init__()
+        self.key, self.names, self.draw = one_of.key, tuple(one_of.options), draw
+        self.operations = nn.ModuleList(operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights_K = self.draw.weights[self.key].to(x.dtype)
+        if self.draw.index is None:
+            parts = [weight * operation(x) for weight, operation in zip(weights_K, self.operations, strict=True)]
+            return torch.stack(parts).sum(0) if len(parts) > 8 else sum(parts[1:], parts[0])
+        k = self.draw.index[self.key]
+        y: Tensor = self.operations[k](x)
+        return y * weights_K[k] if weights_K.requires_grad else y  # the factor is 1: straight-through
+
+
+@torch.no_grad()
+def inherit(child: nn.Module, supernet: nn.Module, choices: Choices) -> None:
+    """Copy the leading block of every supernet tensor into the child's tensor at the same place."""
+    if isinstance(supernet, Mixed):
+        supernet = supernet.operations[supernet.names.index(str(choices[supernet.key]))]
+    source = dict(supernet.named_parameters(recurse=False)) | dict(supernet.named_buffers(recurse=False))
+    for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
+        tensor.copy_(source[name][tuple(slice(n) for n in tensor.shape)])
+    children = dict(supernet.named_children())
+    for name, module in child.named_children():
+        inherit(module, children[name], choices)

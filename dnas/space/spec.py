@@ -1,0 +1,189 @@
+"""Descriptions of networks: the interface of every operation, and the operation that is still open.
+
+space = a description with holes;   fill(space, choices) = a closed description;
+decisions(space) = what is open;    spec.build / spec.cost / spec.out read the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dnas.errors import UserError
+from dnas.space.cost import Cost
+from dnas.space.holes import Channels, Shape, Width
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dnas.nn.builder import Builder
+
+Choice = str | int
+Choices = Mapping[str, Choice]
+
+
+class Spec(ABC):
+    """One operation, as data. Subclasses are frozen dataclasses; `x` is the shape that comes in."""
+
+    attention: bool = False
+    """Whether drawings should make this operation stand out as attention."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """A few words for drawings and tables."""
+
+    def out(self, x: Shape) -> Shape:
+        """The shape that goes out; the same as `x` unless overridden."""
+        return x
+
+    @abstractmethod
+    def cost(self, x: Shape) -> Cost:
+        """MACs and parameters for one image."""
+
+    @abstractmethod
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        """The module; holes become what `builder` makes of them."""
+
+
+@dataclass(frozen=True)
+class OneOf(Spec):
+    """Which operation: a named choice between descriptions with the same output shape."""
+
+    key: str
+    options: Mapping[str, Spec]
+
+    @property
+    def label(self) -> str:
+        return f"one of {', '.join(self.options)}"
+
+    def out(self, x: Shape) -> Shape:
+        shapes = {name: option.out(x) for name, option in self.options.items()}
+        if len(set(shapes.values())) != 1:
+            found = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
+            raise UserError(f"choice {self.key}: options must agree on their output shape, found {found}")
+        return next(iter(shapes.values()))
+
+    def cost(self, x: Shape) -> Cost:
+        parts = [option.cost(x).when(self.key, k, len(self.options)) for k, option in enumerate(self.options.values())]
+        return sum(parts, Cost())
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return builder.choice(self, x)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space: a description with holes, and the input it is meant for.
+
+    Args:
+        name: what the command line and a genotype call it.
+        spec: from image to the last feature map.
+        height, width: input size in pixels.
+        hint: one line for people.
+    """
+
+    name: str
+    spec: Spec
+    height: int
+    width: int
+    hint: str = ""
+
+    @property
+    def input(self) -> Shape:
+        return image(self.height, self.width)
+
+    @property
+    def hash(self) -> str:
+        """Identifies the description: 16 hex digits of the SHA-256 of its canonical JSON.
+
+        The input size is not part of it: the same description serves images of any size.
+        """
+        text = json.dumps(_plain(self.spec), separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def resized(self, height: int, width: int) -> Space:
+        return replace(self, height=height, width=width)
+
+
+def image(height: int, width: int) -> Shape:
+    """The shape of an RGB image."""
+    return Shape(Channels.of(3), height, width)
+
+
+S = TypeVar("S")
+
+
+def fill(spec: S, choices: Choices) -> S:
+    """Close every hole of a description. Pure data to pure data; KeyError if a choice is missing."""
+    return _fill(spec, choices)  # type: ignore[no-any-return]
+
+
+def _fill(spec: Any, choices: Choices) -> Any:
+    if isinstance(spec, OneOf):
+        return _fill(spec.options[str(choices[spec.key])], choices)
+    if isinstance(spec, Width):
+        return choices[spec.key]
+    if isinstance(spec, tuple):
+        return tuple(_fill(part, choices) for part in spec)
+    if is_dataclass(spec) and not isinstance(spec, type):
+        return replace(spec, **{f.name: _fill(getattr(spec, f.name), choices) for f in fields(spec) if f.init})
+    return spec
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a space: its key and the options in order."""
+
+    key: str
+    options: tuple[Choice, ...]
+    kind: str = field(default="operation")
+
+    def index(self, choice: Choice) -> int:
+        return self.options.index(choice)
+
+
+def decisions(spec: Any) -> dict[str, Decision]:
+    """Every decision of a description, in the order in which the holes appear.
+
+    Raises:
+        UserError: one key is used by two holes with different options.
+    """
+    found: dict[str, Decision] = {}
+    for hole in _holes(spec):
+        if isinstance(hole, Width):
+            decision = Decision(hole.key, hole.options, "width")
+        else:
+            decision = Decision(hole.key, tuple(hole.options))
+        known = found.setdefault(hole.key, decision)
+        if known != decision:
+            raise UserError(f"hole {hole.key}: used with options {known.options} and with {decision.options}")
+    return found
+
+
+def _holes(spec: Any) -> Iterator[Width | OneOf]:
+    if isinstance(spec, Width | OneOf):
+        yield spec
+    if isinstance(spec, Mapping):
+        spec = tuple(spec.values())
+    if isinstance(spec, tuple):
+        for part in spec:
+            yield from _holes(part)
+    elif is_dataclass(spec) and not isinstance(spec, type):
+        for f in fields(spec):
+            yield from _holes(getattr(spec, f.name))
+
+
+def _plain(spec: Any) -> Any:
+    """A description as JSON values, class names included."""
+    if is_dataclass(spec) and not isinstance(spec, type):
+        return {"is": type(spec).__name__, **{f.name: _plain(getattr(spec, f.name)) for f in fields(spec)}}
+    if isinstance(spec, Mapping):
+        return {name: _plain(part) for name, part in spec.items()}
+    if isinstance(spec, tuple | list):
+        return [_plain(part) for part in spec]
+    return spec

@@ -1,0 +1,1 @@
+"""Training a discrete network, searched or fixed, and comparing the results."""
