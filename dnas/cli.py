@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from dnas.errors import UserError
 from dnas.run.progress import console, errors
+
+SHOW = "Draw a network as a graph."
+COMPARE = "Compare finished retrainings: one table, and a picture of accuracy over cost."
 
 
 class Parser(ArgumentParser):
@@ -22,34 +24,6 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(" ".join(message.split()))
-
-
-@dataclass(frozen=True)
-class ShowConfig:
-    """Draw a network as a graph.
-
-    Args:
-        what: genotype file, run folder, or name of a search space.
-        output: picture to write: .svg, .png or .dot.
-        space: the space of the genotype, if it is a file of your own.
-    """
-
-    what: str
-    output: str = "network.svg"
-    space: str | None = None
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Compare finished retrainings: one table, and a picture of accuracy over cost.
-
-    Args:
-        runs: run folders.
-        output: picture to write: .svg or .png.
-    """
-
-    runs: list[str]
-    output: str | None = None
 
 
 def _search(config: Any, resume: bool) -> None:
@@ -75,13 +49,14 @@ def _synth(config: Any) -> None:
     )
 
 
-def _show(config: ShowConfig) -> None:
+def _show(config: Namespace) -> None:
     from dnas.draw.graph import count, draw_graph
     from dnas.space.graph import graph
     from dnas.space.spec import decisions
     from retrain.models import network_of
 
-    name, spec, x = network_of(config.what, config.space)
+    model = network_of(config.what, config.space)
+    spec, x = model.spec, model.input
     cost = spec.cost(x)
     still_open = len(decisions(spec))
     size = (
@@ -89,15 +64,15 @@ def _show(config: ShowConfig) -> None:
         if still_open
         else f"{count(cost.macs.value)} MACs, {count(cost.params.value)} parameters"
     )
-    draw_graph(graph(spec, x), f"{name}: {size}, input {x.height} x {x.width}", Path(config.output))
+    draw_graph(graph(spec, x), f"{model.name}: {size}, input {x.height} x {x.width}", Path(config.output))
     console.print(f"wrote {config.output}")
 
 
-def _compare(config: CompareConfig) -> None:
+def _compare(config: Namespace) -> None:
     from retrain.compare import compare
 
     table = compare(config.runs, Path(config.output) if config.output else None)
-    console.print(table, soft_wrap=False)
+    console.print(table)
     if config.output:
         console.print(f"wrote {config.output}")
 
@@ -111,27 +86,30 @@ def _parser() -> Parser:
     verbs = parser.add_subcommands(dest="verb")
     for name, config in (("search", SearchConfig), ("retrain", RetrainConfig)):
         verb = Parser(description=_first_line(config))
-        verb.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these settings")
+        verb.add_argument("--config", action="config", help="YAML file with any of these settings")
         verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; takes no other setting")
         verb.add_class_arguments(config)
         verbs.add_subcommand(name, verb, help=_first_line(config))
-    show = Parser(description=_first_line(ShowConfig))
+    show = Parser(description=SHOW)
     show.add_argument("what", type=str, help="genotype file, run folder, or name of a search space")
     show.add_argument("-o", "--output", type=str, default="network.svg", help="picture to write: .svg, .png or .dot")
     show.add_argument("--space", type=str, default=None, help="the space of the genotype, if it is a file of your own")
-    verbs.add_subcommand("show", show, help=_first_line(ShowConfig))
-    compare = Parser(description=_first_line(CompareConfig))
+    verbs.add_subcommand("show", show, help=SHOW)
+    compare = Parser(description=COMPARE)
     compare.add_argument("runs", type=str, nargs="+", help="run folders")
     compare.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg or .png")
-    verbs.add_subcommand("compare", compare, help=_first_line(CompareConfig))
+    verbs.add_subcommand("compare", compare, help=COMPARE)
     data = Parser(description="Make data sets.")
+    verbs.add_subcommand("data", data, help="Make data sets.")
     synth = Parser(description=_first_line(SynthConfig))
     synth.add_argument("out", type=str, help="folder to write; it must not exist, or be empty")
-    synth.add_class_arguments(SynthConfig, skip={"out"})
+    synth.add_argument(
+        "--occluded", action="store_true", help="every query is occluded (the protocol of Occluded-REID)"
+    )
+    synth.add_class_arguments(SynthConfig, skip={"out", "occluded"})
     data.add_subcommands(dest="action").add_subcommand(
         "synth", synth, help="synthetic pedestrians in the layout of Market-1501"
     )
-    verbs.add_subcommand("data", data, help="Make data sets.")
     return parser
 
 
@@ -141,6 +119,8 @@ def _first_line(config: type) -> str:
 
 def _run(arguments: Sequence[str]) -> None:
     from dnas.data.synthetic import SynthConfig
+    from dnas.run.config import check_keys
+    from dnas.run.files import read_yaml
     from dnas.run.folder import RunFolder
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
@@ -158,18 +138,21 @@ def _run(arguments: Sequence[str]) -> None:
             raise UserError(f"{folder.path}: cannot {arguments[0]} on, this is a {folder.verb()}")
         # the folder may have been moved since: it is where the user says it is
         arguments, resume = [arguments[0], "--config", str(folder.config_file), "--out", str(folder.path)], True
+    if arguments and arguments[0] in runs and "--config" in arguments[:-1]:
+        file = Path(arguments[arguments.index("--config") + 1])
+        check_keys(runs[arguments[0]][0], read_yaml(file), str(file))
     parser = _parser()
     parsed: Namespace = parser.parse_args(arguments)
     verb = parsed.verb
     chosen = parsed[verb]
     if verb in runs:
         kind, run = runs[verb]
-        built = parser.instantiate_classes(parsed)[verb]
+        built = parser.instantiate(parsed)[verb]
         run(kind(**{name: built[name] for name in kind.__dataclass_fields__}), resume)  # type: ignore[attr-defined]
     elif verb == "show":
-        _show(ShowConfig(chosen.what, chosen.output, chosen.space))
+        _show(chosen)
     elif verb == "compare":
-        _compare(CompareConfig(chosen.runs, chosen.output))
+        _compare(chosen)
     else:
         synth = chosen[chosen.action]
         _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))

@@ -64,7 +64,8 @@ def grouped(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[Run]]:
         first = first or run
         if run.fingerprint != first.fingerprint:
             raise UserError(
-                f"{run.path}: other data than {first.path} (fingerprints {run.fingerprint[:12]} and {first.fingerprint[:12]}), not comparable"
+                f"{run.path}: trained on other data than {first.path}, not comparable"
+                f" (fingerprints {run.fingerprint[:12]} and {first.fingerprint[:12]})"
             )
         groups.setdefault((run.group, run.start), []).append(run)
     return groups
@@ -92,7 +93,7 @@ COLUMNS = (
 
 def rows(groups: dict[tuple[str, str], list[Run]]) -> list[tuple[str, ...]]:
     """The cells of the table, best mAP first."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for (name, start), runs in sorted(groups.items(), key=lambda item: -mean(run.mean_ap for run in item[1])):
         information = [run.summary["information"] for run in runs]
         found.append((
@@ -113,7 +114,7 @@ def compare(paths: Sequence[str | Path], figure: Path | None = None) -> Table:
     groups = grouped(paths)
     table = Table(title="mean ± standard deviation over runs; IB in units of log(identities)")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("model", "start") else "right")
+        table.add_column(column, justify="left" if column in ("model", "start") else "right", no_wrap=column == "model")
     for row in rows(groups):
         table.add_row(*row)
     if figure is not None:

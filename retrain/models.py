@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
+from dnas.run.config import from_plain
+from dnas.run.folder import RunFolder
 from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
 from dnas.space.spec import Space, Spec, fill, image
@@ -37,6 +39,9 @@ def genotype_space(file: Path, space: str | None) -> tuple[Space, Spec]:
     genotype = read_genotype(file)
     found = load_space(space or genotype.space)
     check_genotype(genotype, found, file)
+    height, width = (genotype.cost.get(side) for side in ("height", "width"))
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 and max(height, width) <= 4096:
+        found = found.resized(height, width)  # what it was searched for
     return found, fill(found.spec, genotype.choices)
 
 
@@ -67,8 +72,8 @@ def network_of(what: str, space: str | None = None) -> Model:
     """
     path = Path(what)
     if path.is_dir() and not genotype_path(path).is_file():
-        config = RunFolder.open(path).config()
-        return pick_model(_from_config(config))
+        run = RunFolder.open(path)
+        return pick_model(from_plain(RetrainConfig, run.config(), str(run.config_file)))
     if path.is_dir() or path.suffix == ".json":
         file = genotype_path(path)
         found, spec = genotype_space(file, space)

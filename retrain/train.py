@@ -24,7 +24,7 @@ from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.device import pick_device
-from dnas.run.files import replace_file, void
+from dnas.run.files import replace_file
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
@@ -122,10 +122,16 @@ class Retraining:
             "train": probe(embed(self.net, self.train), self.train, beta),
             "test": probe(torch.cat([query_QD, gallery_GD]), _joined(query, gallery), beta),
         }
+        test = ranking.metrics()
         summary = {
-            "model": self.model.name, "start": "weights" if self.config.weights else "scratch", "seed": self.config.seed,
-            "epochs": self.epoch, "test": ranking.metrics(), "queries_without_match": int((~ranking.valid).sum()), "information": information,
-        }  # fmt: skip
+            "model": self.model.name,
+            "start": "weights" if self.config.weights else "scratch",
+            "seed": self.config.seed,
+            "epochs": self.epoch,
+            "test": test,
+            "queries_without_match": int((~ranking.valid).sum()),
+            "information": information,
+        }
         if self.held_out:
             summary["held_out"] = retrieve_within(self.net, self.held_out).metrics()
             information["held_out"] = probe(embed(self.net, self.held_out), self.held_out, beta)
@@ -135,8 +141,6 @@ class Retraining:
             "cost.json", {"macs": cost.macs.value, "params": cost.params.value, "latency": latency(self.net, self.size)}
         )
         folder.write("summary.json", summary)
-        test = summary["test"]
-        assert isinstance(test, dict)
         console.print(
             f"retrain {self.model.name}: mAP {test['mAP']:.1%}, Rank-1 {test['rank1']:.1%}  ->  {folder.path}"
         )
@@ -158,7 +162,7 @@ def save_ranking(file: Path, ranking: Ranking, query: Images) -> None:
         "pids": query.pids,
         "camids": query.camids,
     }
-    replace_file(file, lambda stream: void(np.savez_compressed(stream, **columns)))  # type: ignore[arg-type]
+    replace_file(file, lambda stream: np.savez_compressed(stream, **columns))  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

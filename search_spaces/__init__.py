@@ -27,7 +27,8 @@ def load_space(name: str) -> Space:
     if not file.is_file():
         raise UserError(f"space: {name}: no such file")
     module_spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert module_spec is not None and module_spec.loader is not None
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     space = getattr(module, "SPACE", None)

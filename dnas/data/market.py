@@ -89,7 +89,7 @@ def _read(folder: Path) -> Split:
         match = NAME.fullmatch(file.stem)
         if not match:
             raise UserError(
-                f"{file}: file name does not parse; expected IDENTITY_cCAMERAsSEQUENCE_..., as in 0001_c1s1_000151_00.jpg"
+                f"{file}: file name does not parse; expected IDENTITY_cCAMERAsSEQUENCE_FRAME, as 0001_c1s1_000151_00"
             )
         if match[1] == "-1":  # junk by the protocol: neither right nor wrong
             continue

@@ -52,22 +52,22 @@ class Person:
         def pick(options: tuple[str, ...], p: tuple[float, ...] | None = None) -> str:
             return str(rng.choice(options, p=p))
 
-        upper = int(rng.choice(len(CLOTH), p=(0.22, 0.16, 0.16, 0.1, 0.14, 0.08, 0.07, 0.07)))
+        upper = int(rng.choice(len(CLOTH), p=(0.32, 0.2, 0.2, 0.05, 0.14, 0.03, 0.03, 0.03)))
         return Person(
             skin=int(rng.integers(len(SKIN))),
             hair=int(rng.integers(len(HAIR))),
-            hair_style=pick(("short", "long", "cap"), (0.5, 0.35, 0.15)),
+            hair_style=pick(("short", "long", "cap"), (0.56, 0.38, 0.06)),
             upper=upper,
             accent=int((upper + rng.integers(1, len(CLOTH))) % len(CLOTH)),
-            pattern=pick(PATTERNS, (0.4, 0.12, 0.1, 0.16, 0.12, 0.1)),
+            pattern=pick(PATTERNS, (0.56, 0.06, 0.06, 0.14, 0.12, 0.06)),
             sleeves=pick(("long", "short"), (0.6, 0.4)),
-            lower=int(rng.choice(len(LOWER), p=(0.3, 0.3, 0.15, 0.15, 0.1))),
-            lower_kind=pick(("trousers", "shorts", "skirt"), (0.64, 0.2, 0.16)),
-            shoes=int(rng.integers(len(SHOES))),
-            bag=pick(("none", "backpack", "shoulder", "hand"), (0.46, 0.24, 0.18, 0.12)),
+            lower=int(rng.choice(len(LOWER), p=(0.4, 0.36, 0.08, 0.1, 0.06))),
+            lower_kind=pick(("trousers", "shorts", "skirt"), (0.78, 0.13, 0.09)),
+            shoes=int(rng.choice(len(SHOES), p=(0.45, 0.33, 0.14, 0.08))),
+            bag=pick(("none", "backpack", "shoulder", "hand"), (0.6, 0.18, 0.14, 0.08)),
             bag_colour=int(rng.integers(len(BAG))),
-            height=float(rng.uniform(0.88, 1.04)),
-            breadth=float(rng.uniform(0.84, 1.2)),
+            height=float(rng.uniform(0.92, 1.03)),
+            breadth=float(rng.uniform(0.88, 1.16)),
             print_shape=int(rng.integers(4)),
         )
 
@@ -98,11 +98,11 @@ class Camera:
             floor=_colour(floor),
             horizon=float(rng.uniform(0.25, 0.62)),
             texture=str(rng.choice(("bricks", "windows", "trees", "plain"))),
-            gain=float(rng.uniform(0.55, 1.3)),
-            temperature=float(rng.uniform(-0.22, 0.22)),
-            gamma=float(rng.uniform(0.75, 1.4)),
+            gain=float(rng.uniform(0.5, 1.3)),
+            temperature=float(rng.uniform(-0.3, 0.3)),
+            gamma=float(rng.uniform(0.7, 1.5)),
             view=VIEWS[number % 3],
-            blur=float(rng.uniform(0.0, 1.0)),
+            blur=float(rng.uniform(0.0, 1.2)),
             quality=int(rng.integers(35, 90)),
         )
 
@@ -429,8 +429,9 @@ def photograph(
     picture = picture.reduce(SCALE)
     if camera.blur > 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(camera.blur))
-    light = camera.gain * rng.uniform(0.85, 1.15)
-    gains = np.array([1 + camera.temperature, 1.0, 1 - camera.temperature]) * light
-    pixels = (np.asarray(picture, np.float64) / 255) ** camera.gamma * gains
-    pixels = pixels + rng.normal(0, 0.02, pixels.shape)
+    tint = camera.temperature + rng.uniform(-0.08, 0.08)
+    gains = np.array([1 + tint, 1.0, 1 - tint]) * camera.gain * rng.uniform(0.75, 1.25)
+    shadow = 1 + rng.uniform(-0.35, 0.35) * np.linspace(-1, 1, height)[:, None, None]  # light from above or below
+    pixels = (np.asarray(picture, np.float64) / 255) ** camera.gamma * gains * shadow
+    pixels = pixels + rng.normal(0, 0.03, pixels.shape)
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))

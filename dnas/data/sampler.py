@@ -52,7 +52,8 @@ class PKSampler:
         if len(repeats):
             fresh = rng.random((len(repeats), int(ranks.max()) + 1)).argsort(1)
             batches[repeats] = fresh[:, : self.identities]
-        return batches.reshape(-1)
+        flat: NDArray[np.int64] = batches.reshape(-1)
+        return flat
 
 
 def _occurrence(values: NDArray[np.int64]) -> NDArray[np.int64]:

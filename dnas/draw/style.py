@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
+from cycler import cycler
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, INK, PAPER, GREY = "#56B4E9", "#D55E00", "#F0E442", "#222222", "#FFFFFF", "#8A8A8A"
@@ -21,7 +22,7 @@ def style() -> Iterator[None]:
         "axes.grid": True, "axes.axisbelow": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6,
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "font.size": 10,
         "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "svg.fonttype": "path", "svg.hashsalt": "dnas",
-        "axes.prop_cycle": matplotlib.cycler(color=list(SERIES)),
+        "axes.prop_cycle": cycler(color=list(SERIES)),
     }  # fmt: skip
     with matplotlib.rc_context(settings):  # type: ignore[arg-type]
         yield

@@ -82,4 +82,4 @@ def _rank_rows(distance_QG: Tensor, match_QG: Tensor, removed_QG: Tensor) -> tup
     last_Q = position_QM.gather(1, (count_Q - 1).clamp(min=0)[:, None])[:, 0]
     found_Q = count_Q > 0
     first_Q = position_QM[:, 0].double()
-    return ap_Q.where(found_Q, nan), first_Q.where(found_Q, nan), (count_Q / last_Q).double().where(found_Q, nan)
+    return ap_Q.where(found_Q, nan), first_Q.where(found_Q, nan), (count_Q.double() / last_Q).where(found_Q, nan)

@@ -46,7 +46,8 @@ def log_assignment(features_BD: Tensor, centroids_CD: Tensor, beta: float, known
 def mutual_information(joint_AB: Tensor) -> Tensor:
     """I(A; B) in nats of a joint distribution given as a table."""
     independent_AB = joint_AB.sum(1, keepdim=True) * joint_AB.sum(0, keepdim=True)
-    return (torch.special.xlogy(joint_AB, joint_AB) - torch.special.xlogy(joint_AB, independent_AB)).sum()
+    terms_AB: Tensor = torch.special.xlogy(joint_AB, joint_AB) - torch.special.xlogy(joint_AB, independent_AB)
+    return terms_AB.sum()
 
 
 def information_bottleneck(phi_f_NC: Tensor, phi_x_NC: Tensor, labels_N: Tensor) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
     """MobileNetV2 with last stride 1. `small`: stride 1 in the stem, for small images."""
 
     def scaled(channels: int) -> int:
-        return _make_divisible(channels * width, 8)
+        return int(_make_divisible(channels * width, 8))
 
     rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
     groups: list[list[Spec]] = []
@@ -52,7 +52,7 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
     merged = [groups[0] + groups[1], groups[2], groups[3][:2], groups[3][2:]]
     stem = MobileNetConv(0, scaled(32), 3, 1 if small else 2)
     stages = [Chain((*group, attention(stage)), name=f"stage {stage}") for stage, group in enumerate(merged, start=1)]
-    last = MobileNetConv(index, _make_divisible(1280 * max(1.0, width), 8), 1)
+    last = MobileNetConv(index, scaled(1280) if width > 1 else 1280, 1)
     return Chain((stem, *stages, last))
 
 

@@ -75,7 +75,7 @@ class DCSAttentionModule(nn.Module):
 
     def selection(self, x_BNC: Tensor) -> Tensor:
         """The binary mask M (B, N, C); in training mode its gradient is that of the soft mask."""
-        theta_BNC = self.select(x_BNC)
+        theta_BNC: Tensor = self.select(x_BNC)
         if not self.training:
             return (theta_BNC > 0).to(theta_BNC.dtype)
         soft_BNC = ((theta_BNC + self.noise(theta_BNC)) / self.temperature).sigmoid()
@@ -94,20 +94,24 @@ class DCSAttentionModule(nn.Module):
         y_BNC = F.scaled_dot_product_attention(queries_BNC, keys_BNC, values_BNC, scale=1.0)
         with torch.no_grad():  # the share among the channels in use: masked ones are zeroed before the mean
             self.selected = self.mask(mask_BNC.mean((0, 1))[None]).sum() / width
-        y_BCHW = y_BNC.transpose(1, 2).unflatten(2, (h, w))
-        return x_BCHW + self.norm(y_BCHW)
+        branch: Tensor = self.norm(_as_map(y_BNC, h, w))
+        return x_BCHW + branch
 
     def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
-        x_BCHW = x_BNC.transpose(1, 2).unflatten(2, (h, w))
-        pooled = F.avg_pool2d(x_BCHW, self.stride, ceil_mode=True, count_include_pad=False)
+        pooled = F.avg_pool2d(_as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)
         return pooled.flatten(2).transpose(1, 2)
 
 
+def _as_map(x_BNC: Tensor, h: int, w: int) -> Tensor:
+    return x_BNC.transpose(1, 2).reshape(x_BNC.shape[0], x_BNC.shape[2], h, w)
+
+
 def set_temperature(network: nn.Module, temperature: float) -> None:
-    """Set tau of every DCS module of a network."""
+    """Start an epoch: set tau of every DCS module, and forget which share it selected before."""
     for module in network.modules():
         if isinstance(module, DCSAttentionModule):
             module.temperature = temperature
+            module.selected = torch.full_like(module.selected, torch.nan)
 
 
 def selected_shares(network: nn.Module) -> dict[str, float]:

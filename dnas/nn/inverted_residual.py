@@ -68,7 +68,7 @@ class InvertedResidualModule(nn.Module):
         self.norm_project = builder.norm(c_out)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y = x_BCHW
+        y: Tensor = x_BCHW
         if not isinstance(self.expand, nn.Identity):
             y = F.hardswish(self.norm_expand(self.expand(y)))
         y = F.hardswish(self.norm_depthwise(self.depthwise(y)))

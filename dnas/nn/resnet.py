@@ -55,7 +55,7 @@ class ResNetStage(Spec):
 
     @property
     def expansion(self) -> int:
-        return Bottleneck.expansion if self.bottleneck else BasicBlock.expansion
+        return int(Bottleneck.expansion if self.bottleneck else BasicBlock.expansion)
 
     @property
     def label(self) -> str:

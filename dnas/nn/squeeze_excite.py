@@ -49,4 +49,5 @@ class SqueezeExciteModule(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         hidden = self.mask(F.relu(self.squeeze(x_BCHW.mean((2, 3)))))
         gate_BC = 2 * self.excite(hidden).sigmoid()
-        return x_BCHW * gate_BC[:, :, None, None]
+        gated: Tensor = x_BCHW * gate_BC[:, :, None, None]
+        return gated

@@ -17,11 +17,14 @@ def pick_device(name: Device) -> torch.device:
     Raises:
         UserError: the device is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there: dict[Device, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
-        name = next(device for device, found in there.items() if found)  # type: ignore[assignment]
+        name = next(device for device, found in there.items() if found)
     if not there[name]:
-        raise UserError(
-            f"device: '{name}' is not available here, allowed: auto, {', '.join(d for d, ok in there.items() if ok)}"
-        )
+        allowed = ", ".join(device for device, found in there.items() if found)
+        raise UserError(f"device: '{name}' is not available here, allowed: auto, {allowed}")
     return torch.device(name)

@@ -41,7 +41,8 @@ class RunFolder:
             raise UserError(
                 f"out: {run.path} holds a run already; choose another folder, or continue it with --resume {run.path}"
             )
-        assert is_dataclass(config) and not isinstance(config, type)
+        assert is_dataclass(config)
+        assert not isinstance(config, type)
         try:
             write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))
         except OSError as error:
@@ -58,8 +59,9 @@ class RunFolder:
             UserError: no run there.
         """
         run = RunFolder(path)
-        if not run.config_file.is_file():
-            raise UserError(f"{run.path}: not a run folder (no config.yaml in it)")
+        for file in (run.config_file, run.path / "env.json"):
+            if not file.is_file():
+                raise UserError(f"{run.path}: not a run folder (no {file.name} in it)")
         return run
 
     @property

@@ -49,7 +49,7 @@ class ArchConfig:
 
     Args:
         mode: `full` runs every option of a choice, `sampled` only the drawn one.
-        data: `split` trains weights on 80 % of each identity's images and logits on the others, in turn; `joint` both on all.
+        data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
         temperature: tau of the Gumbel-softmax in the first epoch.
         temperature_end: tau in the last epoch.

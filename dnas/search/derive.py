@@ -92,15 +92,18 @@ def _eliminate(
     keys = list(decisions)
     factors: list[Factor] = []
     for h, key in enumerate(keys):
-        points = {}
+        points: dict[tuple[int, ...], Front] = {}
         for k, score in enumerate(scores[key][: len(decisions[key].options)]):
             picked = np.full((1, len(keys)), -1, np.int8)
             picked[0, h] = k
             points[(k,)] = Front(np.zeros(1, np.int64), np.array([score]), picked)
-        factors.append(((key,), points))
+        unary: tuple[str, ...] = (key,)
+        factors.append((unary, points))
     nobody = np.full((1, len(keys)), -1, np.int8)
     for scope, table in cost.tables.items():
-        points = {at: Front(np.array([table[at]], np.int64), np.zeros(1), nobody) for at in np.ndindex(table.shape)}
+        points = {
+            tuple(at): Front(np.array([table[at]], np.int64), np.zeros(1), nobody) for at in np.ndindex(table.shape)
+        }
         factors.append((scope, points))
     sizes = {key: len(decision.options) for key, decision in decisions.items()}
     remaining = set(keys)

@@ -79,7 +79,8 @@ class Search:
                 self.epoch += 1
                 folder.save(self.state())
                 progress.epoch(self.epoch - 1, self._news(metrics))
-        folder.write("cost.json", {**Genotype.of(self.space, self.choices).cost, **self._expected_cost()})
+        counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
+        folder.write("cost.json", counted | self._expected_cost())
 
     def state(self) -> dict[str, Any]:
         parts = {
@@ -172,13 +173,25 @@ class Search:
                 self.logit_optimiser.step()
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
-        means = {name: float(total) / len(batches) for name, total in sums.items()}
-        probabilities = self.relaxation.probabilities()
         return {
-            "epoch": epoch, "temperature": temperature, "mask_temperature": mask_temperature, "loss": means,
-            "entropy": entropies(probabilities), "probabilities": {key: p.tolist() for key, p in probabilities.items()},
-            **self._expected_cost(), "target_macs": config.budget.limit, "selected": {k: v for k, v in selected_shares(self.net).items() if v == v},
-        }  # fmt: skip
+            "epoch": epoch,
+            "temperature": temperature,
+            "mask_temperature": mask_temperature,
+            "loss": {name: float(total) / len(batches) for name, total in sums.items()},
+            **self._architecture(),
+        }
+
+    def _architecture(self) -> dict[str, Any]:
+        """Where the choices stand, for the log."""
+        probabilities = self.relaxation.probabilities()
+        shares = selected_shares(self.net)
+        return {
+            "probabilities": {key: p.tolist() for key, p in probabilities.items()},
+            "entropy": entropies(probabilities),
+            **self._expected_cost(),
+            "target_macs": self.config.budget.limit,
+            "selected": {name: share for name, share in shares.items() if not math.isnan(share)},
+        }
 
     def _terms(
         self, images: Images, indices: Any, progress: float, at: tuple[int, int, int], follow: bool = True
@@ -254,7 +267,8 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
 
 def _finish(state: Search, folder: RunFolder) -> RunFolder:
     console.print(
-        f"search: space {state.space.name}, {len(state.relaxation.decisions)} decisions, {state.train.identities} training and {state.held_out.identities} held-out identities"
+        f"search: space {state.space.name}, {len(state.relaxation.decisions)} decisions,"
+        f" {state.train.identities} training and {state.held_out.identities} held-out identities"
     )
     state.run(folder)
     file = Path(folder.genotype_file)

@@ -32,7 +32,7 @@ class Genotype:
     space: str
     space_hash: str
     choices: dict[str, Choice]
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, int] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
@@ -83,7 +83,8 @@ def check_genotype(genotype: Genotype, space: Space, file: Path) -> None:
         _check_choice(genotype, key, decision, file)
     if genotype.space_hash != space.hash:
         raise UserError(
-            f"{file}: key 'space_hash': found {genotype.space_hash!r}, the space '{space.name}' is now {space.hash}: it has changed since"
+            f"{file}: key 'space_hash': found '{genotype.space_hash}', expected '{space.hash}':"
+            f" the space '{space.name}' has changed since"
         )
 
 

@@ -20,7 +20,7 @@ class _Tracer:
         self.graph: nx.DiGraph[int] = nx.DiGraph()
 
     def node(self, sources: list[int], **attributes: object) -> int:
-        number = self.graph.number_of_nodes()
+        number = len(self.graph)
         self.graph.add_node(number, **attributes)
         self.graph.add_edges_from((source, number) for source in sources)
         return number

@@ -1,0 +1,22 @@
+"""Shared by all tests: small data sets, deterministic torch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnas.data.synthetic import SynthConfig, synthesise
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def pedestrians(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten identities in three cameras, 32x16 pixels."""
+    out = tmp_path_factory.mktemp("data") / "pedestrians"
+    synthesise(SynthConfig(str(out), ids=10, cameras=3, images=2, height=32, width=16))
+    return out

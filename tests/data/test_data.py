@@ -1,0 +1,154 @@
+"""Reading, splitting, sampling, augmenting; and the synthetic pedestrians."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnas.data.augment import InputConfig, augment
+from dnas.data.images import decode, normalise
+from dnas.data.market import hold_out, load_market, split_images
+from dnas.data.sampler import PKSampler
+from dnas.data.synthetic import SynthConfig, synthesise
+from dnas.errors import UserError
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    names = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        synthesise(SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16, seed=seed))
+        names.append(load_market(tmp_path / name).fingerprint()["sha256"])
+    assert names[0] == names[1] != names[2]
+
+
+def test_synthetic_layout(pedestrians: Path) -> None:
+    data = load_market(pedestrians)
+    assert not set(data.train.pids) & set(data.query.pids)
+    assert set(data.query.pids) == set(data.gallery.pids)
+    for pid, camid in zip(data.query.pids, data.query.camids, strict=True):  # every query has a match elsewhere
+        assert ((data.gallery.pids == pid) & (data.gallery.camids != camid)).any()
+    assert Image.open(data.train.files[0]).size == (16, 32)
+    with pytest.raises(UserError, match="not an empty folder"):
+        synthesise(SynthConfig(str(pedestrians)))
+
+
+def test_occluded_queries_differ_and_the_rest_is_clean(tmp_path: Path) -> None:
+    for name, occluded in (("clean", False), ("occluded", True)):
+        synthesise(
+            SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16, occluded=occluded)
+        )
+    clean, occluded = load_market(tmp_path / "clean"), load_market(tmp_path / "occluded")
+    assert [f.name for f in clean.query.files] == [f.name for f in occluded.query.files]
+    pairs = zip(clean.query.files, occluded.query.files, strict=True)
+    assert all(a.read_bytes() != b.read_bytes() for a, b in pairs)
+    assert clean.train.files[0].read_bytes() == occluded.train.files[0].read_bytes()
+
+
+def _write(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 16)).save(file)
+
+
+def test_junk_is_dropped_and_wrong_input_named(tmp_path: Path) -> None:
+    for pid in (1, 2):
+        _write(tmp_path / f"bounding_box_train/{pid:04d}_c1s1_000001_00.jpg")
+    _write(tmp_path / "bounding_box_test/-1_c1s1_000001_00.jpg")
+    _write(tmp_path / "bounding_box_test/0003_c12s1_000001_00.jpg")
+    with pytest.raises(UserError, match=r"query: no such folder; expected bounding_box_train, query"):
+        load_market(tmp_path)
+    (tmp_path / "query").mkdir()
+    with pytest.raises(UserError, match="query: no images"):
+        load_market(tmp_path)
+    _write(tmp_path / "query/0003_c1s1_000001_00.jpg")
+    data = load_market(tmp_path)
+    assert data.gallery.pids.tolist() == [3]
+    assert data.gallery.camids.tolist() == [12]
+    (tmp_path / "query/0003_c1s1_000001_00.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    with pytest.raises(UserError, match=r"0003_c1s1_000001_00.jpg: cannot be read as an image"):
+        decode(data.query, 16, 8)
+    _write(tmp_path / "query/someone.jpg")
+    with pytest.raises(UserError, match=r"someone.jpg: file name does not parse"):
+        load_market(tmp_path)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        load_market(tmp_path / "nowhere")
+
+
+def test_truncated_image_is_named(pedestrians: Path, tmp_path: Path) -> None:
+    split = load_market(pedestrians).query
+    damaged = tmp_path / split.files[0].name
+    damaged.write_bytes(split.files[0].read_bytes()[:-300])
+    wrong = type(split)((damaged,), split.pids[:1], split.camids[:1])
+    with pytest.raises(UserError, match=f"{damaged.name}: cannot be read"):
+        decode(wrong, 32, 16)
+
+
+def test_hold_out_and_split(pedestrians: Path) -> None:
+    train = load_market(pedestrians).train
+    rest, held = hold_out(train, 0.4, seed=0)
+    assert len(np.unique(held.pids)) == 2
+    assert not set(rest.pids) & set(held.pids)
+    assert len(rest) + len(held) == len(train)
+    first, second = split_images(rest, 0.2, seed=0)
+    assert set(first.pids) == set(second.pids) == set(rest.pids)
+    assert not set(first.files) & set(second.files)
+    assert len(first) + len(second) == len(rest)
+    with pytest.raises(UserError, match="leaves fewer than two"):
+        hold_out(train, 0.9, seed=0)
+
+
+def test_split_keeps_single_images_on_both_sides(pedestrians: Path) -> None:
+    train = load_market(pedestrians).train
+    one = train.subset(np.isin(np.arange(len(train)), np.unique(train.pids, return_index=True)[1]))
+    first, second = split_images(one, 0.2, seed=0)
+    assert len(first) == len(second) == len(one)
+
+
+@pytest.mark.parametrize("counts", [[4] * 20, [1, 2, 9, 30, 3, 1], [2, 2]])
+def test_sampler(counts: list[int]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    np.random.default_rng(0).shuffle(labels)
+    sampler = PKSampler(labels, identities=4, images=4, seed=0)
+    p = min(4, len(counts))
+    seen = np.zeros(len(counts), int)
+    for epoch in range(20):
+        batches = sampler.epoch(epoch)
+        assert batches.shape == (len(sampler), p * 4)
+        assert np.array_equal(batches, sampler.epoch(epoch))
+        for batch in batches:
+            classes, count = np.unique(labels[batch], return_counts=True)
+            assert len(classes) == p
+            assert (count == 4).all()
+            for label in classes:  # repeats only where an identity has too few images
+                mine = batch[labels[batch] == label]
+                assert len(np.unique(mine)) == min(4, counts[label])
+            seen[classes] += 1
+    assert not np.array_equal(sampler.epoch(0), sampler.epoch(1))
+    assert seen.min() > 0.5 * seen.mean()
+
+
+def test_augment_without_randomness_is_normalise() -> None:
+    pixels = torch.randint(0, 256, (3, 3, 16, 8), dtype=torch.uint8)
+    plain = InputConfig(flip=0, pad=0, erase=0)
+    assert torch.equal(augment(pixels, plain, torch.Generator()), normalise(pixels))
+    flipped = augment(pixels, InputConfig(flip=1, pad=0, erase=0), torch.Generator())
+    assert torch.equal(flipped, normalise(pixels).flip(3))
+
+
+def test_crop_moves_and_erase_blanks_a_rectangle() -> None:
+    pixels = torch.randint(1, 256, (64, 3, 16, 8), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(pixels, (2, 2, 2, 2))
+    cropped = augment(pixels, InputConfig(flip=0, pad=2, erase=0), torch.Generator().manual_seed(0))
+    windows = [normalise(padded[:, :, y : y + 16, x : x + 8]) for y in range(5) for x in range(5)]
+    hits = torch.stack([(window == cropped).flatten(1).all(1) for window in windows])
+    assert bool(hits.any(0).all())  # every image is one of the windows
+    assert int(hits.any(1).sum()) > 15  # and many windows occur
+    erased = augment(pixels, InputConfig(flip=0, pad=0, erase=1), torch.Generator().manual_seed(0))
+    blank = erased != normalise(pixels)
+    assert torch.equal(blank.any(1), blank.all(1))
+    area = blank.any(1).flatten(1).double().mean(1)
+    assert bool((area > 0).all())
+    assert float(area.max()) < 0.5
+    rows, columns = blank.any(1).any(2).sum(1), blank.any(1).any(1).sum(1)
+    assert torch.equal(rows * columns, blank.any(1).flatten(1).sum(1))  # a rectangle

@@ -1,0 +1,62 @@
+"""One contract for every operation: shape, gradients, counted cost == measured cost, same function at the start."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from dnas.nn.attention import ATTENTION
+from dnas.nn.backbones import BACKBONES, backbone
+from dnas.nn.builder import Builder
+from dnas.nn.chain import Chain, Skip
+from dnas.nn.conv import ConvNormAct
+from dnas.nn.dcs_attention import DCSAttention
+from dnas.nn.inverted_residual import InvertedResidual
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Spec, image
+
+INPUT = Shape(Channels.of(12), 9, 6)
+SPECS: dict[str, tuple[Spec, Shape]] = {
+    "conv": (ConvNormAct(8, 3, 2), INPUT),
+    "conv 1x1": (ConvNormAct(8, 1), INPUT),
+    "inverted residual": (InvertedResidual(12, 5, 3, residual=True), INPUT),
+    "inverted residual s2": (InvertedResidual(16, 3, 6, stride=2), INPUT),
+    "inverted residual e1": (InvertedResidual(16, 3, 1), INPUT),
+    "dcs stride 2": (DCSAttention(stride=2), INPUT),
+    "chain": (Chain((ConvNormAct(8, 3, 2), Skip(), DCSAttention())), INPUT),
+    **{f"attention {name}": (spec, INPUT) for name, spec in ATTENTION.items()},
+    **{f"backbone {name}": (backbone(name, 0.25), image(48, 32)) for name in BACKBONES},
+    "small resnet18": (backbone("resnet18", 0.25, small=True), image(24, 16)),
+    "small mobilenet": (backbone("mobilenet_v2", 0.25, small=True), image(24, 16)),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_contract(name: str) -> None:
+    spec, x = SPECS[name]
+    module = spec.build(x, Builder())
+    images = torch.randn(2, x.channels.size, x.height, x.width)
+    y = spec.out(x)
+    assert module(images).shape == (2, y.channels.size, y.height, y.width)
+    cost = spec.cost(x)
+    assert cost.params.value == sum(p.numel() for p in module.parameters())
+    module.eval()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        module(images)
+    assert 2 * 2 * cost.macs.value == counter.get_total_flops()  # two images, two operations each
+    module.train()
+    for parameter in module.parameters():  # zero gains would block what is behind them
+        nn.init.normal_(parameter, std=0.5)
+    module(images.requires_grad_()).square().sum().backward()
+    assert bool(images.grad.any())
+    silent = [n for n, p in module.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_changes_nothing_at_the_start(name: str) -> None:
+    module = ATTENTION[name].build(INPUT, Builder())
+    x = torch.randn(2, 12, 9, 6)
+    for training in (False, True):
+        torch.testing.assert_close(module.train(training)(x), x, rtol=0, atol=0)

@@ -1,0 +1,94 @@
+"""A genotype's errors, by their text; and holes that contradict each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dnas.errors import UserError
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
+from dnas.space.genotype import Genotype, check_genotype, read_genotype
+from dnas.space.holes import Width
+from dnas.space.spec import OneOf, decisions, image
+from search_spaces import SPACES, load_space
+from tests.spaces import random_choices
+
+SPACE = SPACES["tiny_reid"]
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "version": ({"format": "dnas-genotype/9"}, "key 'format': found 'dnas-genotype/9', allowed: 'dnas-genotype/1'"),
+    "space": ({"space": "other"}, "key 'space': found 'other', this is the space 'tiny_reid'"),
+    "unknown top key": ({"code": "import os"}, "unknown key 'code', allowed: format, space"),
+    "choices kind": ({"choices": [1]}, r"key 'choices': found \[1\], expected dict"),
+    "hash": ({"space_hash": "0" * 16}, "the space 'tiny_reid' has changed since"),
+}
+WRONG_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"stage9.width": 16}, "unknown key 'stage9.width', allowed: stage1.block1"),
+    "unknown option": ({"stage1.attention": "magic"}, "key 'stage1.attention': found 'magic', allowed: none, dcs, se"),
+    "unknown width": ({"stage1.width": 17}, "key 'stage1.width': found 17, allowed: 16, 24, 32"),
+    "no number": ({"stage1.width": True}, "key 'stage1.width': found True"),
+    "nested": ({"stage1.width": {"a": 1}}, "key 'stage1.width': found {'a': 1}"),
+}
+
+
+def content() -> dict[str, Any]:
+    return {"format": "dnas-genotype/1", **vars(Genotype.of(SPACE, random_choices(SPACE, 0)))}
+
+
+def check(changed: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "genotype.json"
+    file.write_text(json.dumps(changed))
+    check_genotype(read_genotype(file), SPACE, file)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_file(case: str, tmp_path: Path) -> None:
+    change, message = WRONG[case]
+    with pytest.raises(UserError, match=message):
+        check(content() | change, tmp_path)
+
+
+@pytest.mark.parametrize("case", WRONG_CHOICES)
+def test_wrong_choice(case: str, tmp_path: Path) -> None:
+    change, message = WRONG_CHOICES[case]
+    wrong = content()
+    wrong["choices"] = wrong["choices"] | change
+    with pytest.raises(UserError, match=message) as error:
+        check(wrong, tmp_path)
+    assert str(tmp_path / "genotype.json") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_choice_and_broken_files(tmp_path: Path) -> None:
+    wrong = content()
+    del wrong["choices"]["stage2.width"]
+    with pytest.raises(UserError, match=r"key 'stage2.width' is missing, allowed: 32, 48, 64"):
+        check(wrong, tmp_path)
+    file = tmp_path / "genotype.json"
+    file.write_text(json.dumps(content())[:-20])
+    with pytest.raises(UserError, match="not readable as JSON"):
+        read_genotype(file)
+    with pytest.raises(UserError, match="no such file"):
+        read_genotype(tmp_path / "nowhere.json")
+
+
+def test_contradicting_holes_are_refused() -> None:
+    spec = Chain((ConvNormAct(Width("w", (8, 16))), ConvNormAct(Width("w", (8, 24)))))
+    with pytest.raises(UserError, match=r"hole w: used with options \(8, 16\) and with \(8, 24\)"):
+        decisions(spec)
+    uneven = OneOf("op", {"a": ConvNormAct(8), "b": ConvNormAct(16)})
+    with pytest.raises(UserError, match="options must agree on their output shape"):
+        uneven.out(image(8, 8))
+
+
+def test_spaces_are_found_by_name_or_file(tmp_path: Path) -> None:
+    assert load_space("tiny_reid").name == "tiny_reid"
+    with pytest.raises(UserError, match="found 'huge', allowed: tiny_reid"):
+        load_space("huge")
+    own = tmp_path / "own.py"
+    own.write_text("from search_spaces.tiny_reid import tiny_reid\nSPACE = tiny_reid()\n")
+    assert load_space(str(own)).hash == SPACE.hash
+    own.write_text("SPACE = 3\n")
+    with pytest.raises(UserError, match="expected a variable SPACE"):
+        load_space(str(own))

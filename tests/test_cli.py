@@ -1,0 +1,148 @@
+"""The user's way, through the command line, on a few tiny images."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnas.cli import main
+
+SMALL = [
+    "--input.height",
+    "32",
+    "--input.width",
+    "16",
+    "--optim.identities",
+    "3",
+    "--optim.images",
+    "2",
+    "--device",
+    "cpu",
+]
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_the_whole_road(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, searched, fixed = tmp_path / "search", tmp_path / "searched", tmp_path / "fixed"
+    road = [*SMALL, "--data", pedestrians]
+    assert run("search", *road, "--out", found, "--optim.epochs", 3, "--holdout", 0.4, "--budget.macs", "1M") == 0
+    genotype = json.loads((found / "genotype.json").read_text())
+    assert genotype["cost"]["macs"] <= 1e6
+    assert genotype["search"]["held_out"]["mAP"] > 0
+    rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["temperature"] for row in rows] == pytest.approx([5.0, (5 * 0.5) ** 0.5, 0.5])
+    assert rows[0]["probabilities"] != rows[2]["probabilities"]
+    for ending in ("svg", "png", "dot"):
+        assert run("show", found, "-o", tmp_path / f"net.{ending}") == 0
+    assert run("retrain", *road, "--genotype", found, "--out", searched, "--optim.epochs", 2) == 0
+    fixed_words = ["--backbone", "mobilenet_v2", "--backbone_width", 0.25, "--attention", "dcs"]
+    assert run("retrain", *road, *fixed_words, "--out", fixed, "--optim.epochs", 2, "--loss.refresh", "epoch") == 0
+    capsys.readouterr()
+    assert run("compare", searched, fixed, "-o", tmp_path / "compare.png") == 0
+    table = capsys.readouterr().out
+    assert "searched tiny_reid" in table
+    assert "mobilenet_v2 x0.25 + dcs" in table
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+    summary = json.loads((searched / "summary.json").read_text())
+    ap = np.load(searched / "per_query.npz")["ap"]
+    assert summary["test"]["mAP"] == pytest.approx(np.nanmean(ap))
+    cost = json.loads((searched / "cost.json").read_text())
+    assert cost["macs"] == genotype["cost"]["macs"]
+
+
+def test_resume_continues_search_and_retraining(
+    pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop after the first epoch, go on: the same log, genotype and result as without the stop."""
+    from dnas.run.folder import RunFolder
+
+    def stop_after_first(self: RunFolder, state: dict[str, object]) -> None:
+        save(self, state)
+        if state["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    save = RunFolder.save
+    road = [*SMALL, "--data", pedestrians, "--optim.epochs", 3]
+    for verb, extra, result in (
+        ("search", ["--holdout", 0.4], "genotype.json"),
+        ("retrain", ["--backbone", "resnet18", "--backbone_width", 0.125, "--attention", "dcs"], "summary.json"),
+    ):
+        whole, stopped = tmp_path / f"{verb}-whole", tmp_path / f"{verb}-stopped"
+        assert run(verb, *road, *extra, "--out", whole) == 0
+        monkeypatch.setattr(RunFolder, "save", stop_after_first)
+        assert run(verb, *road, *extra, "--out", stopped) == 130
+        monkeypatch.setattr(RunFolder, "save", save)
+        with (stopped / "metrics.jsonl").open("a") as log:
+            log.write('{"epoch": 1, "killed while writ')
+        assert run(verb, "--resume", stopped) == 0
+        assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
+        assert (whole / result).read_bytes() == (stopped / result).read_bytes()
+
+
+def test_wrong_input_is_one_line_and_code_2(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("optim:\n  epohs: 3\n")
+    no_query = tmp_path / "no_query"
+    shutil.copytree(pedestrians, no_query)
+    shutil.rmtree(no_query / "query")
+    (no_query / "query").mkdir()
+    truncated = tmp_path / "truncated"
+    shutil.copytree(pedestrians, truncated)
+    victim = sorted((truncated / "bounding_box_train").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    genotype = tmp_path / "genotype.json"
+    genotype.write_text(
+        json.dumps(
+            {"format": "dnas-genotype/1", "space": "x", "space_hash": "", "choices": {}, "cost": {}, "search": {}}
+        )
+    )
+    search = ["search", *SMALL, "--out", tmp_path / "out", "--data"]
+    retrain = ["retrain", *SMALL, "--out", tmp_path / "out", "--data"]
+    cases: list[tuple[list[object], str]] = [
+        ([*search, tmp_path / "nowhere"], "nowhere: no such folder"),
+        ([*search, no_query], "query: no images"),
+        ([*search, truncated, "--holdout", 0.4], f"{victim.name}: cannot be read as an image"),
+        ([*search, pedestrians, "--config", config], "config.yaml: optim: unknown key 'epohs', allowed: epochs"),
+        ([*search, pedestrians, "--optim.epohs", 3], "--optim.epohs"),
+        ([*search, pedestrians, "--optim.epochs", "many"], "optim.epochs"),
+        ([*search, pedestrians, "--budget.macs", "1K"], "impossible, the smallest network of this space has"),
+        ([*search, pedestrians, "--budget.macs", "lots"], "budget.macs: found 'lots'"),
+        ([*search, pedestrians, "--space", "huge"], "space: found 'huge', allowed: tiny_reid"),
+        ([*retrain, pedestrians, "--genotype", genotype], "space: found 'x', allowed: tiny_reid"),
+        ([*retrain, pedestrians], "give one of --genotype FILE and --backbone NAME"),
+        ([*retrain, pedestrians, "--backbone", "vgg"], "backbone: found 'vgg', allowed: resnet18"),
+        ([*retrain, pedestrians, "--backbone", "resnet18", "--attention", "x"], "attention: found 'x', allowed: none"),
+        (["search", "--resume", tmp_path], "not a run folder"),
+        (["compare", tmp_path], "not a run folder"),
+        (["show", tmp_path / "none.json"], "none.json: no such file"),
+        (["data", "synth", pedestrians], "not an empty folder"),
+        (["dance"], "dance"),
+    ]
+    for words, message in cases:
+        assert run(*words) == 2, words
+        error = capsys.readouterr().err.strip()
+        assert message in error, words
+        assert "\n" not in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_on_other_data_are_not_compared(
+    tmp_path: Path, pedestrians: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert run("data", "synth", other, "--ids", 6, "--cameras", 2, "--images", 2, "--height", 32, "--width", 16) == 0
+    for name, data in (("a", pedestrians), ("b", other)):
+        words = ["--data", data, "--out", tmp_path / name, "--backbone", "resnet18", "--backbone_width", 0.125]
+        assert run("retrain", *SMALL, *words, "--optim.epochs", 1) == 0
+    capsys.readouterr()
+    assert run("compare", tmp_path / "a", tmp_path / "b") == 2
+    assert "trained on other data" in capsys.readouterr().err

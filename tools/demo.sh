@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison. About 5 minutes on 2 cores.
+# Usage: tools/demo.sh [DIR]   (default runs/demo; a finished step is not run again)
+source "$(dirname "$0")/env.sh"
+out=${1:-runs/demo}
+data=$out/pedestrians
+config=configs/demo.yaml
+mkdir -p "$out"
+step() { echo; echo "\$ dnas $*"; dnas "$@"; }
+[ -d "$data/query" ] || step data synth "$data" --ids 60
+if [ -f "$out/search/config.yaml" ]; then step search --resume "$out/search"
+else step search --config configs/demo-search.yaml --data "$data" --out "$out/search"; fi
+step show "$out/search" -o "$out/searched.svg"
+step show "$out/search" -o "$out/searched.png"
+train() {
+    if [ -f "$out/$1/summary.json" ]; then return; fi
+    if [ -f "$out/$1/config.yaml" ]; then step retrain --resume "$out/$1"
+    else step retrain --config $config --data "$data" --out "$out/$1" "${@:2}"; fi
+}
+train searched --genotype "$out/search"
+train fixed --backbone mobilenet_v2 --backbone_width 0.5 --backbone_small true
+step compare "$out/searched" "$out/fixed" -o "$out/compare.png"
