@@ -27,7 +27,7 @@ def stage(name: str, widths: tuple[int, ...], stride: int) -> Chain:
     width = Width(f"{name}.width", widths)
     first = OneOf(f"{name}.block1", _options(width, stride, residual=False))
     second = OneOf(f"{name}.block2", _options(width, 1, residual=True))
-    return Chain((first, second, site(f"{name}.attention")), name=name)
+    return Chain((first, second, site(f"{name}.attention", ("none", "dcs", "se"))), name=name)
 
 
 def tiny_reid() -> Space:

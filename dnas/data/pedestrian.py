@@ -52,22 +52,22 @@ class Person:
         def pick(options: tuple[str, ...], p: tuple[float, ...] | None = None) -> str:
             return str(rng.choice(options, p=p))
 
-        upper = int(rng.choice(len(CLOTH), p=(0.32, 0.2, 0.2, 0.05, 0.14, 0.03, 0.03, 0.03)))
+        upper = int(rng.choice(len(CLOTH), p=(0.38, 0.2, 0.22, 0.03, 0.11, 0.02, 0.02, 0.02)))
         return Person(
-            skin=int(rng.integers(len(SKIN))),
-            hair=int(rng.integers(len(HAIR))),
+            skin=int(rng.choice(len(SKIN), p=(0.45, 0.33, 0.12, 0.1))),
+            hair=int(rng.choice(len(HAIR), p=(0.42, 0.36, 0.14, 0.08))),
             hair_style=pick(("short", "long", "cap"), (0.56, 0.38, 0.06)),
             upper=upper,
             accent=int((upper + rng.integers(1, len(CLOTH))) % len(CLOTH)),
-            pattern=pick(PATTERNS, (0.56, 0.06, 0.06, 0.14, 0.12, 0.06)),
+            pattern=pick(PATTERNS, (0.66, 0.04, 0.04, 0.12, 0.1, 0.04)),
             sleeves=pick(("long", "short"), (0.6, 0.4)),
-            lower=int(rng.choice(len(LOWER), p=(0.4, 0.36, 0.08, 0.1, 0.06))),
-            lower_kind=pick(("trousers", "shorts", "skirt"), (0.78, 0.13, 0.09)),
-            shoes=int(rng.choice(len(SHOES), p=(0.45, 0.33, 0.14, 0.08))),
-            bag=pick(("none", "backpack", "shoulder", "hand"), (0.6, 0.18, 0.14, 0.08)),
+            lower=int(rng.choice(len(LOWER), p=(0.44, 0.38, 0.06, 0.08, 0.04))),
+            lower_kind=pick(("trousers", "shorts", "skirt"), (0.84, 0.09, 0.07)),
+            shoes=int(rng.choice(len(SHOES), p=(0.5, 0.34, 0.11, 0.05))),
+            bag=pick(("none", "backpack", "shoulder", "hand"), (0.68, 0.16, 0.1, 0.06)),
             bag_colour=int(rng.integers(len(BAG))),
-            height=float(rng.uniform(0.92, 1.03)),
-            breadth=float(rng.uniform(0.88, 1.16)),
+            height=float(rng.uniform(0.94, 1.02)),
+            breadth=float(rng.uniform(0.9, 1.12)),
             print_shape=int(rng.integers(4)),
         )
 
@@ -415,16 +415,16 @@ def photograph(
     """One image of a person by a camera.
 
     Args:
-        occlusion: 'some' (weak occluders in 15 % of the images), 'strong' (always), 'none'.
+        occlusion: 'some' (weak occluders in 20 % of the images), 'strong' (always), 'none'.
     """
     big_w, big_h = width * SCALE, height * SCALE
     picture = draw_background(camera, big_w, big_h, rng)
     view = camera.view if rng.random() < 0.7 else str(rng.choice(VIEWS))
-    size = big_h / 2 * rng.uniform(0.86, 1.06)  # crop error: scale and shift
-    left = big_w / 2 - size / 2 + big_w * rng.uniform(-0.1, 0.1)
+    size = big_h / 2 * rng.uniform(0.82, 1.08)  # crop error: scale and shift
+    left = big_w / 2 - size / 2 + big_w * rng.uniform(-0.14, 0.14)
     top = big_h - 2 * size + big_h * rng.uniform(-0.04, 0.07)
     draw_person(Canvas(picture, left, top, size), person, view, rng)
-    if occlusion == "strong" or (occlusion == "some" and rng.random() < 0.15):
+    if occlusion == "strong" or (occlusion == "some" and rng.random() < 0.2):
         draw_occluder(picture, rng, strong=occlusion == "strong")
     picture = picture.reduce(SCALE)
     if camera.blur > 0.2:

@@ -1,7 +1,7 @@
 """Information bottleneck: soft assignment, the exact plug-in value, and its variational bounds.
 
 Source: "Learning Informative Attention Weights for Person Re-Identification", arXiv 2505.08961.
-Shapes: B batch or N images, D embedding, C identities (the columns of an assignment).
+Shapes: B batch or N images, D embedding, C identities, K columns of an assignment (C, or clusters).
 
     phi(F_i, a) = softmax_a(-beta ||F_i - C_a||^2)      unit vectors: ||f - c||^2 = 2 - 2 f.c
     IB(W)  = I(F~; X~) - I(F~; Y)
@@ -17,16 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnas.loss.kmeans import kmeans
+from dnas.run.distributed import all_gather, all_reduce_sum
+
 UNIFORM_SHARE = 1e-6
 """Share of the uniform distribution mixed into Q, so that no entry is zero."""
 
 
-def default_beta(identities: int) -> float:
+def default_beta(columns: int) -> float:
     """Inverse temperature 2 log C: a centroid one unit of squared distance nearer outweighs C - 1 others by a factor C.
 
     At a fixed beta the assignment goes to uniform as C grows, and the term falls asleep.
     """
-    return 2 * math.log(max(identities, 2))
+    return 2 * math.log(max(columns, 2))
 
 
 def log_assignment(features_BD: Tensor, centroids_CD: Tensor, beta: float, known_C: Tensor | None = None) -> Tensor:
@@ -82,66 +85,91 @@ def bound(log_phi_BC: Tensor, log_q_rows_BC: Tensor, tight: bool = False) -> Ten
 
 
 class ClassStatistics(nn.Module):
-    """Centroids (C x D) and Q (C x C): what the bound needs of the training set. Part of the checkpoint.
+    """Centroids (K x D) and Q (C x K): what the bound needs of the training set. Part of the checkpoint.
 
-    `refresh` takes one pass over the training images (the paper); `update` follows training batches by
-    exponential moving averages per identity, bias-corrected, at no extra pass.
+    K is C, one centroid per identity, unless `clusters` says otherwise. `refresh` takes one pass over the
+    training images (the paper); `update` follows training batches by exponential moving averages per
+    identity, bias-corrected, at no extra pass. Identities never seen have no centroid and probability zero.
+    With several ranks the statistics are those of all ranks' images, the same on every rank.
 
     Args:
         identities: C.
         dim: D.
-        beta: inverse temperature; None is `default_beta`.
+        beta: inverse temperature; None is `default_beta(K)`.
+        clusters: K, if soft assignment goes to clusters (k-means over the features of a pass).
         momentum: of the moving averages, per visit of an identity.
     """
 
-    def __init__(self, identities: int, dim: int, beta: float | None = None, momentum: float = 0.9) -> None:
+    def __init__(
+        self, identities: int, dim: int, beta: float | None = None, clusters: int | None = None, momentum: float = 0.9
+    ) -> None:
         super().__init__()
-        self.beta = default_beta(identities) if beta is None else beta
-        self.momentum = momentum
-        self.register_buffer("feature_sum_CD", torch.zeros(identities, dim))
-        self.register_buffer("phi_sum_CC", torch.zeros(identities, identities))
+        columns = clusters or identities
+        self.beta = default_beta(columns) if beta is None else beta
+        self.clusters, self.momentum = clusters, momentum
+        self.register_buffer("centroid_sum_KD", torch.zeros(columns, dim))
+        self.register_buffer("known_K", torch.zeros(columns, dtype=torch.bool))
+        self.register_buffer("phi_sum_CK", torch.zeros(identities, columns))
         self.register_buffer("weight_C", torch.zeros(identities))
-        self.register_buffer("phi_weight_C", torch.zeros(identities))
-        self.feature_sum_CD: Tensor
-        self.phi_sum_CC: Tensor
+        self.centroid_sum_KD: Tensor
+        self.known_K: Tensor
+        self.phi_sum_CK: Tensor
         self.weight_C: Tensor
-        self.phi_weight_C: Tensor
 
     @property
-    def centroids_CD(self) -> Tensor:
-        return F.normalize(self.feature_sum_CD, dim=1)
+    def centroids_KD(self) -> Tensor:
+        return F.normalize(self.centroid_sum_KD, dim=1)
 
     def log_assignment(self, embedding_BD: Tensor) -> Tensor:
-        """log phi of embeddings (normalised here) to the identities seen so far."""
-        return log_assignment(F.normalize(embedding_BD.float(), dim=1), self.centroids_CD, self.beta, self.weight_C > 0)
+        """log phi (B, K) of embeddings (normalised here)."""
+        return log_assignment(unit(embedding_BD), self.centroids_KD, self.beta, self.known_K)
 
     def log_q_rows(self, labels_B: Tensor) -> Tensor:
-        """log Q(.|y_i): rows of the mean assignment per identity, mixed with a little of the uniform."""
-        rows_BC = self.phi_sum_CC[labels_B] / self.phi_weight_C[labels_B].clamp(min=1e-12)[:, None]
-        return torch.lerp(rows_BC, torch.full_like(rows_BC, 1 / rows_BC.shape[1]), UNIFORM_SHARE).log()
+        """log Q(.|y_i): the mean assignment of each image's identity, mixed with a little of the uniform."""
+        rows_BK = self.phi_sum_CK[labels_B] / self.weight_C[labels_B].clamp(min=1e-12)[:, None]
+        return torch.lerp(rows_BK, torch.full_like(rows_BK, 1 / rows_BK.shape[1]), UNIFORM_SHARE).log()
 
     @torch.no_grad()
-    def refresh(self, embeddings_ND: Tensor, labels_N: Tensor) -> None:
-        """Set the statistics from one pass over the training images (embeddings in eval mode)."""
-        unit_ND = F.normalize(embeddings_ND.float(), dim=1)
-        ones_N = torch.ones_like(labels_N, dtype=self.weight_C.dtype)
-        self.weight_C.zero_().index_add_(0, labels_N, ones_N)
-        self.feature_sum_CD.zero_().index_add_(0, labels_N, unit_ND)
-        self.phi_weight_C.copy_(self.weight_C)
-        self.phi_sum_CC.zero_().index_add_(0, labels_N, self.log_assignment(unit_ND).exp())
+    def refresh(self, embeddings_ND: Tensor, labels_N: Tensor, generator: torch.Generator | None = None) -> None:
+        """Set the statistics from one pass over the training images (embeddings in eval mode).
+
+        Args:
+            generator: of the clustering, on the CPU; needed with `clusters`.
+        """
+        unit_ND = unit(embeddings_ND)
+        self.weight_C.zero_().index_add_(0, labels_N, torch.ones_like(labels_N, dtype=self.weight_C.dtype))
+        if self.clusters:
+            assert generator is not None
+            self.centroid_sum_KD.copy_(kmeans(unit_ND, self.clusters, generator))
+            self.known_K.fill_(True)
+            all_reduce_sum(self.weight_C)
+        else:
+            self.centroid_sum_KD.zero_().index_add_(0, labels_N, unit_ND)
+            all_reduce_sum(self.weight_C, self.centroid_sum_KD)
+            self.known_K.copy_(self.weight_C > 0)
+        self.phi_sum_CK.zero_()
+        for rows in torch.arange(len(labels_N), device=labels_N.device).split(4096):  # N x K would not fit
+            self.phi_sum_CK.index_add_(0, labels_N[rows], self.log_assignment(unit_ND[rows]).exp())
+        all_reduce_sum(self.phi_sum_CK)
 
     @torch.no_grad()
     def update(self, embeddings_BD: Tensor, labels_B: Tensor) -> None:
-        """Follow one training batch."""
-        unit_BD = F.normalize(embeddings_BD.float(), dim=1)
-        onehot_CB = F.one_hot(labels_B, len(self.weight_C)).T.float()
-        count_C = onehot_CB.sum(1)
-        seen_C = (count_C > 0).float()
-        mean_CB = onehot_CB / count_C.clamp(min=1)[:, None]
-        decay_C = 1 - (1 - self.momentum) * seen_C
-        share_C = (1 - self.momentum) * seen_C
-        self.weight_C.mul_(decay_C).add_(share_C)
-        self.feature_sum_CD.mul_(decay_C[:, None]).addmm_(mean_CB * share_C[:, None], unit_BD)
-        phi_BC = self.log_assignment(unit_BD).exp()
-        self.phi_weight_C.mul_(decay_C).add_(share_C)
-        self.phi_sum_CC.mul_(decay_C[:, None]).addmm_(mean_CB * share_C[:, None], phi_BC)
+        """Follow one training batch (not with `clusters`). Work is O(B (B + K) D); no host-device sync."""
+        unit_BD, labels_B = all_gather(unit(embeddings_BD)), all_gather(labels_B)
+        same_BB = (labels_B[:, None] == labels_B).to(unit_BD.dtype)
+        mean_BB = same_BB / same_BB.sum(1, keepdim=True)  # row i averages the images of identity y_i
+        # images of one identity write the same values to the same row
+        keep, add = self.momentum, 1 - self.momentum
+        self.weight_C[labels_B] = keep * self.weight_C[labels_B] + add
+        self.known_K[labels_B] = True
+        self.centroid_sum_KD[labels_B] = keep * self.centroid_sum_KD[labels_B] + add * (mean_BB @ unit_BD)
+        phi_BK = self.log_assignment(unit_BD).exp()
+        self.phi_sum_CK[labels_B] = keep * self.phi_sum_CK[labels_B] + add * (mean_BB @ phi_BK)
+
+
+def unit(embedding_BD: Tensor) -> Tensor:
+    """Unit vectors in float32 (float64 stays); zero stays zero, and overflow is avoided by scaling first."""
+    if embedding_BD.dtype != torch.float64:
+        embedding_BD = embedding_BD.float()
+    largest_B1 = embedding_BD.detach().abs().amax(1, keepdim=True).clamp(min=torch.finfo(embedding_BD.dtype).tiny)
+    return F.normalize(embedding_BD / largest_B1, dim=1)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dnas.errors import UserError
+from dnas.nn.cbam_channel import CBAMChannel
+from dnas.nn.cbam_spatial import CBAMSpatial
 from dnas.nn.chain import Skip
+from dnas.nn.channel_attention import ChannelAttention
 from dnas.nn.dcs_attention import DCSAttention
+from dnas.nn.eca import ECA
+from dnas.nn.non_local import NonLocal
 from dnas.nn.squeeze_excite import SqueezeExcite
 from dnas.space.spec import OneOf, Spec
 
-ATTENTION: Mapping[str, Spec] = {"none": Skip(), "dcs": DCSAttention(), "se": SqueezeExcite()}
+ATTENTION: Mapping[str, Spec] = {
+    "none": Skip(),
+    "dcs": DCSAttention(),
+    "non_local": NonLocal(),
+    "se": SqueezeExcite(),
+    "eca": ECA(),
+    "cbam_channel": CBAMChannel(),
+    "cbam_spatial": CBAMSpatial(),
+    "channel": ChannelAttention(),
+}
 
 
 def attention(name: str) -> Spec:
@@ -20,6 +34,6 @@ def attention(name: str) -> Spec:
     return ATTENTION[name]
 
 
-def site(key: str) -> OneOf:
-    """A place for attention that is still open: none, or one of the cells."""
-    return OneOf(key, ATTENTION)
+def site(key: str, names: tuple[str, ...] = tuple(ATTENTION)) -> OneOf:
+    """A place for attention that is still open: one of the cells called `names`."""
+    return OneOf(key, {name: attention(name) for name in names})

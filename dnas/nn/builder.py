@@ -23,6 +23,13 @@ class FixedWidth(nn.Module):
         return float(self.channels)
 
 
+class Everything(nn.Module):
+    """All channels are in use: nothing to leave out."""
+
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        return x
+
+
 class Builder:
     """Builds closed descriptions.
 
@@ -42,6 +49,11 @@ class Builder:
     def width(self, c: Channels) -> nn.Module:
         """A module that returns the number of channels in use, for scales that depend on it."""
         return FixedWidth(self._closed(c))
+
+    def exclude(self, c: Channels) -> nn.Module:
+        """A module f(x, dim) that sets masked channels (dimension `dim`) to -inf, for maxima and softmaxes."""
+        self._closed(c)
+        return Everything()
 
     def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
         raise UserError(f"choice {one_of.key}: still open, allowed: {', '.join(one_of.options)}")

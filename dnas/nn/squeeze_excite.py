@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.nn.builder import Builder
+from dnas.nn.gates import gate, zero
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Spec
@@ -43,11 +44,13 @@ class SqueezeExciteModule(nn.Module):
         self.squeeze = nn.Linear(c.size, c_mid.size)
         self.mask = builder.mask(c_mid)
         self.excite = nn.Linear(c_mid.size, c.size)
-        nn.init.zeros_(self.excite.weight)
-        nn.init.zeros_(self.excite.bias)
+        zero(self.excite)
+
+    def perceptron(self, pooled_BC: Tensor) -> Tensor:
+        """The two layers on pooled channels (B, C) -> (B, C)."""
+        z_BC: Tensor = self.excite(self.mask(F.relu(self.squeeze(pooled_BC))))
+        return z_BC
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        hidden = self.mask(F.relu(self.squeeze(x_BCHW.mean((2, 3)))))
-        gate_BC = 2 * self.excite(hidden).sigmoid()
-        gated: Tensor = x_BCHW * gate_BC[:, :, None, None]
-        return gated
+        z_BC = self.perceptron(x_BCHW.mean((2, 3)))
+        return x_BCHW * gate(z_BC)[:, :, None, None]

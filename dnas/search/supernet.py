@@ -27,6 +27,9 @@ class SupernetBuilder(Builder):
     def width(self, c: Channels) -> nn.Module:
         return super().width(c) if c.closed else OpenWidth(c, self.draw)
 
+    def exclude(self, c: Channels) -> nn.Module:
+        return super().exclude(c) if c.closed else ExcludeMasked(c, self.draw)
+
     def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
         one_of.out(x)  # options must agree on their output shape
         return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
@@ -61,6 +64,18 @@ class ChannelMask(nn.Module):
 
     def forward(self, x_BC: Tensor) -> Tensor:
         return x_BC * self.draw.mask(self.width).to(x_BC.dtype)
+
+
+class ExcludeMasked(nn.Module):
+    """Sets channels that no option of the draw has to -inf along dimension `dim`."""
+
+    def __init__(self, c: Channels, draw: Draw) -> None:
+        super().__init__()
+        self.width, self.draw = c, draw
+
+    def forward(self, x: Tensor, dim: int) -> Tensor:
+        mask_C = self.draw.mask(self.width)
+        return x.masked_fill((mask_C == 0).view(-1, *[1] * (x.dim() - dim - 1)), -torch.inf)
 
 
 class OpenWidth(nn.Module):

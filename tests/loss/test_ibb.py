@@ -97,7 +97,7 @@ def test_refresh_gives_class_means_and_mean_assignments() -> None:
     statistics.refresh(features, y)
     unit = F.normalize(features, dim=1)
     means = torch.stack([F.normalize(unit[y == a].mean(0), dim=0) for a in (0, 1, 3)])
-    torch.testing.assert_close(statistics.centroids_CD[[0, 1, 3]], means)
+    torch.testing.assert_close(statistics.centroids_KD[[0, 1, 3]], means)
     phi = log_assignment(unit, means, 3.0).exp()
     assert float(statistics.log_assignment(features).exp()[:, 2].max()) == 0.0  # no centroid, no probability
     expected = phi[y == 1].mean(0)
@@ -112,7 +112,7 @@ def test_moving_averages_converge_to_the_pass() -> None:
     by_pass.refresh(features, y)
     for _ in range(200):
         moving.update(features, y)
-    torch.testing.assert_close(moving.centroids_CD, by_pass.centroids_CD)
+    torch.testing.assert_close(moving.centroids_KD, by_pass.centroids_KD)
     rows = torch.arange(5)
     torch.testing.assert_close(moving.log_q_rows(rows), by_pass.log_q_rows(rows), atol=1e-4, rtol=1e-4)
 

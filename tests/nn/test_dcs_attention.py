@@ -24,7 +24,7 @@ def test_equals_the_formula() -> None:
         x = torch.randn(2, 6, 4, 3, dtype=torch.float64)
         for image, found in zip(x, dcs(x), strict=True):
             tokens = image.reshape(6, 12).T
-            theta = tokens @ dcs.select.weight.T + dcs.select.bias
+            theta = tokens @ dcs.select.logits.weight.T + dcs.select.logits.bias
             chosen = tokens * (theta > 0)
             affinity = chosen @ chosen.T / (6**0.5 if scaled else 1.0)
             y = (affinity.softmax(1) @ tokens).T.reshape(6, 4, 3)
@@ -35,7 +35,7 @@ def test_equals_the_formula() -> None:
 def test_inference_is_deterministic_and_training_is_not() -> None:
     dcs = module()
     nn.init.ones_(dcs.norm.weight)
-    nn.init.zeros_(dcs.select.bias)
+    nn.init.zeros_(dcs.select.logits.bias)
     x = torch.randn(2, 6, 4, 3, dtype=torch.float64)
     assert torch.equal(dcs.eval()(x), dcs(x))
     assert not torch.equal(dcs.train()(x), dcs(x))
@@ -45,32 +45,32 @@ def test_training_and_inference_masks_differ_with_probability_sigmoid_minus_abs_
     dcs = module()
     x = torch.zeros(2000, 12, 6, dtype=torch.float64)
     for theta in (-2.0, 0.5, 4.0):
-        nn.init.constant_(dcs.select.bias, theta)
+        nn.init.constant_(dcs.select.logits.bias, theta)
         for temperature in (0.1, 3.0):
-            dcs.temperature = temperature
-            differ = (dcs.train().selection(x) != dcs.eval().selection(x)).double().mean()
+            dcs.select.temperature = temperature
+            differ = (dcs.train().select(x) != dcs.eval().select(x)).double().mean()
             expected = torch.tensor(-abs(theta), dtype=torch.float64).sigmoid()
             torch.testing.assert_close(differ, expected, atol=0.01, rtol=0)
 
 
 def test_straight_through_gradient_is_that_of_the_soft_mask(monkeypatch: object) -> None:
     dcs = module().train()
-    dcs.temperature = 0.7
+    dcs.select.temperature = 0.7
     noise = torch.randn(2, 12, 6, dtype=torch.float64)
-    dcs.noise = lambda like: noise  # type: ignore[method-assign]
+    dcs.select.noise = lambda like: noise  # type: ignore[method-assign]
     x, weight = torch.randn(2, 12, 6, dtype=torch.float64), torch.randn(2, 12, 6, dtype=torch.float64)
-    mask = dcs.selection(x)
+    mask = dcs.select(x)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     (mask * weight).sum().backward()
-    hard = dcs.select.bias.grad
-    dcs.select.bias.grad = None
-    (((dcs.select(x) + noise) / 0.7).sigmoid() * weight).sum().backward()
-    torch.testing.assert_close(hard, dcs.select.bias.grad)
+    hard = dcs.select.logits.bias.grad
+    dcs.select.logits.bias.grad = None
+    (((dcs.select.logits(x) + noise) / 0.7).sigmoid() * weight).sum().backward()
+    torch.testing.assert_close(hard, dcs.select.logits.bias.grad)
 
 
 def test_selected_share_is_logged() -> None:
     dcs = module().eval()
     with torch.no_grad():
-        dcs.select.bias.copy_(torch.tensor([1.0, 1, 1, -1, -1, -1]))
+        dcs.select.logits.bias.copy_(torch.tensor([1.0, 1, 1, -1, -1, -1]))
     dcs(torch.randn(2, 6, 4, 3, dtype=torch.float64))
-    assert float(dcs.selected) == 0.5
+    assert float(dcs.select.selected) == 0.5

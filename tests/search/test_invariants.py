@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.dcs_attention import DCSAttentionModule
+from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.reid_net import ReIDNet
 from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import ChannelMask, MaskedBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
@@ -40,12 +40,12 @@ def child_of(space: Space, net: ReIDNet, choices: Mapping[str, Choice]) -> ReIDN
 def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise of a channel does not depend on how many channels there are."""
 
-    def noise(module: DCSAttentionModule, like: Tensor) -> Tensor:
+    def noise(module: ChannelSelection, like: Tensor) -> Tensor:
         b, n, c = like.shape
         u = torch.rand(256, n, b, generator=torch.Generator().manual_seed(n)).permute(2, 1, 0)
         return torch.logit(u, eps=1e-6)[:, :, :c]
 
-    monkeypatch.setattr(DCSAttentionModule, "noise", noise)
+    monkeypatch.setattr(ChannelSelection, "noise", noise)
 
 
 @pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
@@ -116,9 +116,9 @@ def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: 
     net, relaxation = supernet(space)
     net.train()
     for module in net.modules():  # hard masks have no finite differences; a soft one (tau large) is all selected
-        if isinstance(module, DCSAttentionModule):
-            nn.init.zeros_(module.select.weight)
-            nn.init.constant_(module.select.bias, 40.0)
+        if isinstance(module, ChannelSelection):
+            nn.init.zeros_(module.logits.weight)
+            nn.init.constant_(module.logits.bias, 40.0)
     x = torch.randn(6, 3, space.height, space.width)
     gumbel = -(-torch.rand_like(relaxation.logits_HK).log()).log()
     cost = space.spec.cost(space.input).macs

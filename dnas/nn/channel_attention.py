@@ -1,0 +1,56 @@
+"""Channel self-attention (the channel half of DANet, arXiv 1809.02983): every channel attends to every other.
+
+    A = softmax(X^T X / sqrt(N)) in R^{C x C},   Y = X A^T,   out = x + norm(Y), the norm's gain zero at the start
+
+Shapes: B batch, C channels, H W, N = H * W positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnas.nn.builder import Builder
+from dnas.space.cost import Cost, Count, norm
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Spec
+
+
+@dataclass(frozen=True)
+class ChannelAttention(Spec):
+    """Self-attention between the channels of a feature map, added to its input."""
+
+    attention = True
+
+    @property
+    def label(self) -> str:
+        return "channel self-attention"
+
+    def cost(self, x: Shape) -> Cost:
+        c = x.channels
+        return Cost(Count.of(c, c, 2 * x.positions)) + norm(c)
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return ChannelAttentionModule(x.channels, builder)
+
+
+class ChannelAttentionModule(nn.Module):
+    """x (B, C, H, W) -> the same shape. Masked channels get -inf in the affinity."""
+
+    def __init__(self, c: Channels, builder: Builder) -> None:
+        super().__init__()
+        self.open, self.without_masked = not c.closed, builder.exclude(c)
+        self.norm = builder.norm(c)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCN = x_BCHW.flatten(2)
+        bias_1C = None
+        if self.open:
+            bias_1C = self.without_masked(torch.zeros(1, x_BCN.shape[1], dtype=x_BCN.dtype, device=x_BCN.device), 1)
+        y_BCN = F.scaled_dot_product_attention(x_BCN, x_BCN, x_BCN, attn_mask=bias_1C)  # scale is 1 / sqrt(N)
+        branch: Tensor = self.norm(y_BCN.view_as(x_BCHW))
+        return x_BCHW + branch

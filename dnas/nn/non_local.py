@@ -1,0 +1,78 @@
+"""Non-local attention (arXiv 1711.07971) without projections: DCS-Attention's baseline, no channel selection.
+
+    A = softmax(X X^T / sqrt(C)),   Y = A X,   out = x + norm(Y), the norm's gain zero at the start
+
+Shapes: B batch, C channels, H W, N = H * W tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnas.nn.builder import Builder
+from dnas.space import cost
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Spec
+
+
+@dataclass(frozen=True)
+class NonLocal(Spec):
+    """Self-attention between the positions of a feature map, added to its input.
+
+    A zero-initialised batch norm ends the branch, so insertion changes nothing at the start.
+
+    Args:
+        stride: keys and values are average-pooled by this factor, for maps with many positions.
+        scaled: divide the affinity by sqrt(C); without it the softmax saturates at large C.
+    """
+
+    stride: int = 1
+    scaled: bool = True
+    attention = True
+
+    @property
+    def label(self) -> str:
+        return "non-local" + (f" s{self.stride}" if self.stride > 1 else "")
+
+    def cost(self, x: Shape) -> cost.Cost:
+        products = cost.attention(x.channels, x.positions, x.down(self.stride).positions)
+        return products + cost.norm(x.channels)
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return NonLocalModule(x.channels, self.stride, self.scaled, builder)
+
+
+class NonLocalModule(nn.Module):
+    """x (B, C, H, W) -> the same shape. Memory grows linearly in N: the N x N affinity is never held."""
+
+    def __init__(self, c: Channels, stride: int, scaled: bool, builder: Builder) -> None:
+        super().__init__()
+        self.stride, self.scaled = stride, scaled
+        self.channels = builder.width(c)
+        self.norm = builder.norm(c)
+        nn.init.zeros_(self.norm.weight)
+
+    def chosen(self, x_BNC: Tensor) -> Tensor:
+        """What queries and keys are made of: here the tokens themselves."""
+        return x_BNC
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        b, c, h, w = x_BCHW.shape
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        chosen_BNC = keys_BNC = self.chosen(x_BNC)
+        values_BNC = x_BNC
+        if self.stride > 1:
+            keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
+        queries_BNC = chosen_BNC * self.channels() ** -0.5 if self.scaled else chosen_BNC
+        y_BNC = F.scaled_dot_product_attention(queries_BNC, keys_BNC, values_BNC, scale=1.0)
+        branch: Tensor = self.norm(y_BNC.transpose(1, 2).reshape(b, c, h, w))
+        return x_BCHW + branch
+
+    def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
+        b, _, c = x_BNC.shape
+        x_BCHW = x_BNC.transpose(1, 2).reshape(b, c, h, w)
+        pooled = F.avg_pool2d(x_BCHW, self.stride, ceil_mode=True, count_include_pad=False)
+        return pooled.flatten(2).transpose(1, 2)
