@@ -5,6 +5,7 @@ Bad input ends with one line and exit code 2.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from dnas.errors import UserError
 from dnas.run.progress import console, errors
 
 SHOW = "Draw a network as a graph."
+PROBE = "Measure the information bottleneck of a trained network, on training and on unseen identities."
 COMPARE = "Compare finished retrainings: one table, and a picture of accuracy over cost."
 
 
@@ -77,6 +79,16 @@ def _compare(config: Namespace) -> None:
         console.print(f"wrote {config.output}")
 
 
+def _probe(config: Namespace) -> None:
+    from retrain.probe import probe_run, tables
+
+    result = probe_run(config.run, config.data)
+    for table in tables(result):
+        console.print(table)
+    if config.json:
+        print(json.dumps(result))
+
+
 def _parser() -> Parser:
     from dnas.data.synthetic import SynthConfig
     from dnas.search.config import SearchConfig
@@ -99,6 +111,11 @@ def _parser() -> Parser:
     compare.add_argument("runs", type=str, nargs="+", help="run folders")
     compare.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg or .png")
     verbs.add_subcommand("compare", compare, help=COMPARE)
+    probe = Parser(description=PROBE)
+    probe.add_argument("run", type=str, help="folder of a retraining")
+    probe.add_argument("--data", type=str, default=None, help="another data set in the layout of Market-1501")
+    probe.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
+    verbs.add_subcommand("probe", probe, help=PROBE)
     data = Parser(description="Make data sets.")
     verbs.add_subcommand("data", data, help="Make data sets.")
     synth = Parser(description=_first_line(SynthConfig))
@@ -153,6 +170,8 @@ def _run(arguments: Sequence[str]) -> None:
         _show(chosen)
     elif verb == "compare":
         _compare(chosen)
+    elif verb == "probe":
+        _probe(chosen)
     else:
         synth = chosen[chosen.action]
         _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dnas.data.augment import augment
-from dnas.data.images import Images, decode
+from dnas.data.images import Images, decode, joined
 from dnas.data.market import Split, hold_out, load_market
 from dnas.data.sampler import PKSampler
 from dnas.eval.embed import embed, retrieve_within
@@ -23,6 +22,7 @@ from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
+from dnas.run.averages import Averages
 from dnas.run.device import pick_device
 from dnas.run.files import replace_file
 from dnas.run.folder import RunFolder
@@ -67,6 +67,12 @@ class Retraining:
                 trained = time.perf_counter() - start
                 if self.held_out and self.config.eval_every and (self.epoch + 1) % self.config.eval_every == 0:
                     metrics["held_out"] = retrieve_within(self.net, self.held_out).metrics()
+                    metrics["information"] = {
+                        "train": probe(embed(self.net, self.train), self.train, self.objective.statistics.beta),
+                        "held_out": probe(
+                            embed(self.net, self.held_out), self.held_out, self.objective.statistics.beta
+                        ),
+                    }
                 folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
                 self.epoch += 1
                 folder.save(self.state())
@@ -90,11 +96,13 @@ class Retraining:
         config, epoch, optim = self.config, self.epoch, self.config.optim
         set_temperature(self.net, geometric(optim.dcs_temperature, optim.dcs_temperature_end, epoch, optim.epochs))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / optim.epochs) > 0:
-            self.objective.statistics.refresh(embed(self.net, self.train), self.train.labels.to(self.device))
+            clustering = seeds.generator(config.seed, "cluster", epoch)
+            labels = self.train.labels.to(self.device)
+            self.objective.statistics.refresh(embed(self.net, self.train), labels, clustering)
         sampler = PKSampler(self.train.labels.numpy(), optim.identities, optim.images, config.seed)
         batches = sampler.epoch(epoch)
         self.net.train()
-        sums: dict[str, Tensor] = {}
+        losses, watched = Averages(), Averages()
         for step, indices in enumerate(batches):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             for group in self.optimiser.param_groups:
@@ -107,10 +115,15 @@ class Retraining:
             self.optimiser.zero_grad(set_to_none=True)
             sum(terms.values(), torch.zeros((), device=self.device)).backward()
             self.optimiser.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
-        means = {name: float(total) / len(batches) for name, total in sums.items()}
-        return {"epoch": epoch, "lr": optim.lr_at(epoch), "loss": means, "selected": selected_shares(self.net)}
+            losses.add(terms)
+            watched.add(self.objective.watched)
+        return {
+            "epoch": epoch,
+            "lr": optim.lr_at(epoch),
+            "loss": losses.means(),
+            "assignment": watched.means(),
+            "selected": selected_shares(self.net),
+        }
 
     def evaluate(self, folder: RunFolder) -> None:
         """Write summary.json, per_query.npz and cost.json: what compare reads."""
@@ -120,7 +133,7 @@ class Retraining:
         beta = self.objective.statistics.beta
         information = {
             "train": probe(embed(self.net, self.train), self.train, beta),
-            "test": probe(torch.cat([query_QD, gallery_GD]), _joined(query, gallery), beta),
+            "test": probe(torch.cat([query_QD, gallery_GD]), joined(query, gallery), beta),
         }
         test = ranking.metrics()
         summary = {
@@ -144,13 +157,6 @@ class Retraining:
         console.print(
             f"retrain {self.model.name}: mAP {test['mAP']:.1%}, Rank-1 {test['rank1']:.1%}  ->  {folder.path}"
         )
-
-
-def _joined(first: Images, second: Images) -> Images:
-    """Two sets of images as one, with labels over the identities of both."""
-    pids = np.concatenate([first.pids, second.pids])
-    labels = torch.from_numpy(np.unique(pids, return_inverse=True)[1].astype(np.int64))
-    return Images(torch.cat([first.pixels, second.pixels]), labels, pids, np.concatenate([first.camids, second.camids]))
 
 
 def save_ranking(file: Path, ranking: Ranking, query: Images) -> None:

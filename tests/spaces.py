@@ -2,6 +2,11 @@
 
 import random
 
+from dnas.nn.attention import site
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
+from dnas.nn.inverted_residual import InvertedResidual
+from dnas.space.holes import Width
 from dnas.space.spec import Choice, Space, decisions
 from search_spaces import SPACES
 
@@ -12,3 +17,13 @@ def random_choices(space: Space, seed: int) -> dict[str, Choice]:
     """Independent uniform choices."""
     rng = random.Random(seed)
     return {key: rng.choice(decision.options) for key, decision in decisions(space.spec).items()}
+
+
+def _cells() -> Space:
+    """Every attention cell after an open width, behind a second open width."""
+    first, second = Width("first", (4, 6, 9)), Width("second", (5, 8))
+    parts = (ConvNormAct(first, 3, 2), site("one"), InvertedResidual(second, expand=2), site("two"), ConvNormAct(12, 1))
+    return Space("cells", Chain(parts), 32, 16)
+
+
+CELLS = _cells()

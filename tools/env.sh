@@ -1,8 +1,9 @@
 # Sourced by the other scripts: an environment in .venv, made once and refreshed when setup.cfg changes.
+# Set `extras` before (such as extras=test) to install optional dependencies too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
-extras=${1:-}
+extras=${extras:-}
 stamp=.venv/.installed${extras:+-$extras}
 wanted=$(cat setup.cfg pyproject.toml | cksum)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then

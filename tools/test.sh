@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up the environment and run every check: ruff, mypy (strict), pytest. Further arguments go to pytest.
-source "$(dirname "$0")/env.sh" test
+extras=test
+source "$(dirname "$0")/env.sh"
 ruff format --check .
 ruff check .
 mypy

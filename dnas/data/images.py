@@ -45,6 +45,13 @@ class Images:
             yield normalise(self.pixels[start : start + size].to(device, non_blocking=True))
 
 
+def joined(first: Images, second: Images) -> Images:
+    """Two sets of images as one, with labels over the identities of both."""
+    pids = np.concatenate([first.pids, second.pids])
+    labels = torch.from_numpy(np.unique(pids, return_inverse=True)[1].astype(np.int64))
+    return Images(torch.cat([first.pixels, second.pixels]), labels, pids, np.concatenate([first.camids, second.camids]))
+
+
 def decode(split: Split, height: int, width: int) -> Images:
     """Decode and resize (bilinear, antialiased) every image of a split, in parallel.
 

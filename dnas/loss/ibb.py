@@ -84,6 +84,18 @@ def bound(log_phi_BC: Tensor, log_q_rows_BC: Tensor, tight: bool = False) -> Ten
     return (cross + (phi_BC * log_phi_BC.clamp(min=torch.finfo(log_phi_BC.dtype).min)).sum(1)).mean()
 
 
+def assignment_entropies(log_phi_BK: Tensor) -> dict[str, Tensor]:
+    """Perplexity of the soft assignment, exp of the mean H(phi_i), and H(F~) of the batch's mean assignment in nats.
+
+    Watch the second: when every image goes to one centroid it is zero, and so is the bound.
+    """
+    phi_BK = log_phi_BK.exp()
+    return {
+        "perplexity": torch.special.entr(phi_BK).sum(1).mean().exp(),
+        "H(F)": torch.special.entr(phi_BK.mean(0)).sum(),
+    }
+
+
 class ClassStatistics(nn.Module):
     """Centroids (K x D) and Q (C x K): what the bound needs of the training set. Part of the checkpoint.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.errors import UserError
-from dnas.loss.ibb import ClassStatistics, bound
+from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
 from dnas.nn.reid_net import Output
 
 
@@ -31,6 +31,7 @@ class LossConfig:
         bound: `paper`, or `tight` (a tighter bound, with a gradient in both terms).
         beta: inverse temperature of the soft assignment; none: 2 log(identities).
         refresh: class statistics by a pass at the start of each `epoch`, or by moving averages (`ema`).
+        assign: clusters of soft assignment, for very many identities (needs refresh epoch); none: one per identity.
     """
 
     smoothing: float = 0.1
@@ -40,6 +41,7 @@ class LossConfig:
     bound: Literal["paper", "tight"] = "paper"
     beta: float | None = None
     refresh: Literal["epoch", "ema"] = "ema"
+    assign: int | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -50,6 +52,9 @@ class LossConfig:
         ):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"loss.{name}: found {getattr(self, name)}, allowed: {low} to {high}")
+        if self.assign is not None and (self.assign < 2 or self.refresh != "epoch"):
+            found = f"{self.assign} with refresh {self.refresh}"
+            raise UserError(f"loss.assign: found {found}, allowed: 2 or more clusters, with refresh epoch")
         if self.beta is not None and not self.beta > 0:
             raise UserError(f"loss.beta: found {self.beta}, allowed: above 0")
 
@@ -60,7 +65,9 @@ class Objective(nn.Module):
     def __init__(self, config: LossConfig, identities: int, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.statistics = ClassStatistics(identities, dim, config.beta)
+        self.statistics = ClassStatistics(identities, dim, config.beta, config.assign)
+        self.watched: dict[str, Tensor] = {}
+        """Perplexity of phi and entropy H(F~) of the last batch that had the bound."""
         self.miner = BatchHardMiner()
         self.triplet = TripletMarginLoss(margin=config.margin)
 
@@ -84,8 +91,8 @@ class Objective(nn.Module):
         eta = self.eta(progress)
         if eta > 0:
             with torch.autocast(labels_B.device.type, enabled=False):
-                log_phi_BC = self.statistics.log_assignment(output.embedding_BD)
-                terms["ibb"] = eta * bound(
-                    log_phi_BC, self.statistics.log_q_rows(labels_B), self.config.bound == "tight"
-                )
+                log_phi_BK = self.statistics.log_assignment(output.embedding_BD)
+                log_q_BK = self.statistics.log_q_rows(labels_B)
+                terms["ibb"] = eta * bound(log_phi_BK, log_q_BK, tight=self.config.bound == "tight")
+            self.watched = assignment_entropies(log_phi_BK.detach())
         return terms

@@ -8,8 +8,10 @@ from torchvision.models._utils import _make_divisible
 
 from dnas.errors import UserError
 from dnas.nn.chain import Chain, Skip
+from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
 from dnas.nn.resnet import ResNetStage, ResNetStem
+from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.space.spec import Spec
 
 Attention = Callable[[int], Spec]
@@ -56,10 +58,30 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
     return Chain((stem, *stages, last))
 
 
+def vit(width: int, depth: int, heads: int, patch: int, scale: float, small: bool, attention: Attention) -> Chain:
+    """A vision transformer in four stages. `small`: half the patch size, for small images.
+
+    Its stages take `none` or `dcs` (inside their blocks); other cells have no place between tokens.
+    """
+    size = patch // 2 if small else patch
+    channels = max(heads, round(width * scale / heads) * heads)
+    stages: list[Spec] = []
+    for stage in range(1, 5):
+        cell = attention(stage)
+        if not isinstance(cell, Skip | DCSAttention):
+            raise UserError(f"attention: found '{cell.label}', a vision transformer's stage {stage} allows: none, dcs")
+        blocks = TransformerStage((stage - 1) * depth // 4, depth // 4, heads, isinstance(cell, DCSAttention))
+        stages.append(Chain((blocks,), name=f"stage {stage}"))
+    return Chain((PatchTokens(channels, size, size), *stages, ClassToken()))
+
+
 BACKBONES: Mapping[str, Callable[[float, bool, Attention], Chain]] = {
     "resnet18": lambda width, small, attention: resnet((2, 2, 2, 2), False, width, small, attention),
     "resnet50": lambda width, small, attention: resnet((3, 4, 6, 3), True, width, small, attention),
     "mobilenet_v2": mobilenet_v2,
+    "vit_b_16": lambda width, small, attention: vit(768, 12, 12, 16, width, small, attention),
+    "vit_s_16": lambda width, small, attention: vit(384, 12, 6, 16, width, small, attention),
+    "vit_tiny_16": lambda width, small, attention: vit(192, 4, 3, 16, width, small, attention),
 }
 
 

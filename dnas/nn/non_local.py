@@ -60,19 +60,29 @@ class NonLocalModule(nn.Module):
         return x_BNC
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        b, c, h, w = x_BCHW.shape
-        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        h, w = x_BCHW.shape[2:]
+        x_BNC = _as_tokens(x_BCHW)
         chosen_BNC = keys_BNC = self.chosen(x_BNC)
         values_BNC = x_BNC
         if self.stride > 1:
             keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
         queries_BNC = chosen_BNC * self.channels() ** -0.5 if self.scaled else chosen_BNC
-        y_BNC = F.scaled_dot_product_attention(queries_BNC, keys_BNC, values_BNC, scale=1.0)
-        branch: Tensor = self.norm(y_BNC.transpose(1, 2).reshape(b, c, h, w))
+        # one head, channels contiguous: else torch falls back to holding the N x N affinity
+        q_B1NC, k_B1NC, v_B1NC = (tokens[:, None] for tokens in (queries_BNC, keys_BNC, values_BNC))
+        y_BNC = F.scaled_dot_product_attention(q_B1NC, k_B1NC, v_B1NC, scale=1.0)[:, 0]
+        branch: Tensor = self.norm(_as_map(y_BNC, h, w))
         return x_BCHW + branch
 
     def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
-        b, _, c = x_BNC.shape
-        x_BCHW = x_BNC.transpose(1, 2).reshape(b, c, h, w)
-        pooled = F.avg_pool2d(x_BCHW, self.stride, ceil_mode=True, count_include_pad=False)
-        return pooled.flatten(2).transpose(1, 2)
+        pooled = F.avg_pool2d(_as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)
+        return _as_tokens(pooled)
+
+
+def _as_tokens(x_BCHW: Tensor) -> Tensor:
+    """(B, C, H, W) -> contiguous (B, N, C); no copy where the map is channels-last in memory."""
+    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
+
+
+def _as_map(x_BNC: Tensor, h: int, w: int) -> Tensor:
+    """(B, N, C) -> (B, C, H, W), channels-last in memory."""
+    return x_BNC.reshape(len(x_BNC), h, w, -1).permute(0, 3, 1, 2)

@@ -14,6 +14,13 @@ from dnas.errors import UserError
 class BackbonePart(nn.Module):
     """Children in sequence, named as in torchvision: the state dict is a part of torchvision's own."""
 
+    ours: str | None = None
+    """A word in the names of parameters that are ours: published weights need not have them."""
+
+    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights changed to fit this part (a position embedding to another grid, say)."""
+        return state
+
     def forward(self, x: Tensor) -> Tensor:
         for child in self.children():
             x = child(x)
@@ -49,11 +56,16 @@ def load_weights(network: nn.Module, file: Path) -> None:
     if not parts:
         raise UserError(f"{file}: this network has no torchvision parts that weights could go to")
     for part in parts:
-        for name, tensor in part.state_dict().items():
-            if name not in state:
+        own = part.state_dict()
+        fitting = part.adapt(state)
+        wanted = {
+            name: tensor for name, tensor in own.items() if name in fitting or not (part.ours and part.ours in name)
+        }
+        for name, tensor in wanted.items():
+            if name not in fitting:
                 raise UserError(f"{file}: entry '{name}' is missing")
-            if state[name].shape != tensor.shape:
+            if fitting[name].shape != tensor.shape:
                 raise UserError(
-                    f"{file}: entry '{name}' has shape {list(state[name].shape)}, the network {list(tensor.shape)}"
+                    f"{file}: entry '{name}' has shape {list(fitting[name].shape)}, the network {list(tensor.shape)}"
                 )
-        part.load_state_dict({name: state[name] for name in part.state_dict()})
+        part.load_state_dict({**own, **{name: fitting[name] for name in wanted}})

@@ -19,6 +19,7 @@ from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
+from dnas.run.averages import Averages
 from dnas.run.device import pick_device
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
@@ -140,11 +141,11 @@ class Search:
             b for round_ in range(-(-len(batches) // len(turns))) for b in turns.epoch(epoch * 1000 + round_)
         ]
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
-            self.objective.statistics.refresh(
-                embed(self.recalibrated(self.choices), self.train), self.train.labels.to(self.device)
-            )
+            embedding = embed(self.recalibrated(self.choices), self.train)
+            clustering = seeds.generator(config.seed, "cluster", epoch)
+            self.objective.statistics.refresh(embedding, self.train.labels.to(self.device), clustering)
         self.net.train()
-        sums: dict[str, Tensor] = {}
+        losses, watched = Averages(), Averages()
         for step, indices in enumerate(batches):
             progress = (epoch + step / len(batches)) / epochs
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
@@ -171,13 +172,14 @@ class Search:
                 terms["logit_loss"] = logit_loss
             if with_logits:
                 self.logit_optimiser.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
+            losses.add(terms)
+            watched.add(self.objective.watched)
         return {
             "epoch": epoch,
             "temperature": temperature,
             "mask_temperature": mask_temperature,
-            "loss": {name: float(total) / len(batches) for name, total in sums.items()},
+            "loss": losses.means(),
+            "assignment": watched.means(),
             **self._architecture(),
         }
 

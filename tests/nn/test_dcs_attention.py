@@ -2,9 +2,11 @@
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from dnas.nn.builder import Builder
 from dnas.nn.dcs_attention import DCSAttention, DCSAttentionModule
+from dnas.nn.non_local import NonLocal
 from dnas.space.holes import Channels, Shape
 
 X = Shape(Channels.of(6), 4, 3)
@@ -74,3 +76,26 @@ def test_selected_share_is_logged() -> None:
         dcs.select.logits.bias.copy_(torch.tensor([1.0, 1, 1, -1, -1, -1]))
     dcs(torch.randn(2, 6, 4, 3, dtype=torch.float64))
     assert float(dcs.select.selected) == 0.5
+
+
+def test_everything_selected_equals_non_local() -> None:
+    """At the start every channel is selected: in inference DCS is non-local attention."""
+    for stride in (1, 2):
+        dcs, non_local = module(DCSAttention(stride=stride)).eval(), NonLocal(stride=stride).build(X, Builder())
+        non_local.double().eval()
+        for norm in (dcs.norm, non_local.norm):
+            nn.init.ones_(norm.weight)
+        x = torch.randn(2, 6, 4, 3, dtype=torch.float64)
+        torch.testing.assert_close(dcs(x), non_local(x), rtol=0, atol=1e-12)
+        assert not torch.equal(dcs(x), x)
+
+
+def test_memory_is_linear_in_tokens() -> None:
+    """8,192 tokens: the 8,192 x 8,192 affinity (268 MB in float32) is never held."""
+    shape = Shape(Channels.of(16), 128, 64)
+    dcs = DCSAttention().build(shape, Builder())
+    x = torch.randn(1, 16, 128, 64, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as memory:
+        dcs(x).sum().backward()
+    largest = max(event.cpu_memory_usage for event in memory.events())
+    assert largest < 40e6

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import mobilenet_v2, resnet18
+from torch import nn
+from torchvision.models import VisionTransformer, mobilenet_v2, resnet18
 
 from dnas.errors import UserError
+from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import backbone
 from dnas.nn.builder import Builder
+from dnas.nn.chain import Skip
+from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.pretrained import load_weights
 from dnas.space.spec import image
 
@@ -61,3 +65,28 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     torch.save({**state, "bn1.weight": torch.zeros(3)}, file)
     with pytest.raises(UserError, match=r"entry 'bn1.weight' has shape \[3\], the network \[64\]"):
         load_weights(network, file)
+
+
+def test_vit_equals_torchvision_and_selection_changes_nothing(tmp_path: Path) -> None:
+    original = VisionTransformer(image_size=32, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
+    original.eval()
+    nn.init.normal_(original.encoder.pos_embedding)
+    torch.save(original.state_dict(), tmp_path / "w.pt")
+    x = torch.randn(2, 3, 32, 32)
+    tokens = original.encoder(torch.cat([original.class_token.expand(2, -1, -1), original._process_input(x)], 1))
+    for cell in (Skip(), DCSAttention()):
+        ours = backbone("vit_tiny_16", attention=lambda stage, cell=cell: cell).build(image(32, 32), Builder()).eval()
+        load_weights(ours, tmp_path / "w.pt")
+        torch.testing.assert_close(ours(x)[:, :, 0, 0], tokens[:, 0], atol=1e-5, rtol=1e-5)
+    other_size = backbone("vit_tiny_16").build(image(64, 32), Builder())
+    load_weights(other_size, tmp_path / "w.pt")  # the position embedding is resized
+
+
+def test_attention_at_the_start_leaves_a_trained_network_as_it_is() -> None:
+    x = torch.randn(2, 3, 64, 32)
+    plain = backbone("resnet18", 0.25).build(X, Builder()).eval()
+    for name, cell in ATTENTION.items():
+        network = backbone("resnet18", 0.25, attention=lambda stage, cell=cell: cell).build(X, Builder()).eval()
+        own = network.state_dict()
+        network.load_state_dict({**own, **plain.state_dict()})
+        torch.testing.assert_close(network(x), plain(x), rtol=0, atol=0, msg=name)

@@ -27,6 +27,7 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
     "chain": (Chain((ConvNormAct(8, 3, 2), Skip(), DCSAttention())), INPUT),
     **{f"attention {name}": (spec, INPUT) for name, spec in ATTENTION.items()},
     **{f"backbone {name}": (backbone(name, 0.25), image(48, 32)) for name in BACKBONES},
+    "vit with dcs": (backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage: DCSAttention()), image(24, 16)),
     "small resnet18": (backbone("resnet18", 0.25, small=True), image(24, 16)),
     "small mobilenet": (backbone("mobilenet_v2", 0.25, small=True), image(24, 16)),
 }

@@ -12,7 +12,7 @@ from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import ChannelMask, MaskedBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
 from dnas.space.spec import Choice, Space, decisions, fill
-from tests.spaces import ALL, random_choices
+from tests.spaces import ALL, CELLS, random_choices
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ChannelSelection, "noise", noise)
 
 
-@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
 @pytest.mark.parametrize("mode", ["full", "sampled"])
 def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None) -> None:
     net, relaxation = supernet(space)
@@ -68,7 +68,7 @@ def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None
         assert found.logits_BC.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
 def test_cost_at_one_hot_is_the_counted_cost(space: Space) -> None:
     cost = space.spec.cost(space.input)
     relaxation = Relaxation(decisions(space.spec))
@@ -82,7 +82,7 @@ def test_cost_at_one_hot_is_the_counted_cost(space: Space) -> None:
             assert open_count.at(relaxation.draw.index) == closed_count.value
 
 
-@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
 def test_expected_cost_is_the_mean_over_independent_draws(space: Space) -> None:
     cost = space.spec.cost(space.input).macs
     relaxation = Relaxation(decisions(space.spec))
@@ -98,7 +98,7 @@ def test_expected_cost_is_the_mean_over_independent_draws(space: Space) -> None:
     assert abs(float(samples.mean()) - expected) < 4 * float(samples.std()) / len(drawn) ** 0.5
 
 
-@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
 def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
     from pathlib import Path
 
@@ -111,7 +111,7 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
     assert read.cost["macs"] == fill(space.spec, choices).cost(space.input).macs.value
 
 
-@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
 def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: None) -> None:
     net, relaxation = supernet(space)
     net.train()

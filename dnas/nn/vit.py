@@ -1,0 +1,202 @@
+"""Vision transformer (arXiv 2010.11929) under torchvision's parameter names, with channel selection inside its blocks.
+
+A block's DCS masks its own queries and keys: M from the block's normalised tokens, Q * M and K * M; heads and
+values stay (arXiv 2505.08961). At the start everything is selected, so pretrained weights stay meaningful.
+
+Shapes: B batch, N tokens (class token first), C channels, H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnas.nn.builder import Builder
+from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.pretrained import BackbonePart
+from dnas.space import cost
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Spec
+
+
+@dataclass(frozen=True)
+class PatchTokens(Spec):
+    """Image to tokens: patches x patches convolution, class token, position embedding. Out: C x N x 1."""
+
+    width: int
+    patch: int
+    stride: int
+
+    @property
+    def label(self) -> str:
+        return f"patches {self.patch}x{self.patch} s{self.stride}"
+
+    def grid(self, x: Shape) -> tuple[int, int]:
+        """Patches along height and width."""
+        return (x.height - self.patch) // self.stride + 1, (x.width - self.patch) // self.stride + 1
+
+    def out(self, x: Shape) -> Shape:
+        h, w = self.grid(x)
+        return Shape(Channels.of(self.width), h * w + 1, 1)
+
+    def cost(self, x: Shape) -> cost.Cost:
+        h, w = self.grid(x)
+        extra = cost.Cost(params=cost.Count.of(self.width, h * w + 2))
+        projection = cost.conv(x.channels, self.width, self.patch, h * w, bias=True)
+        return projection + extra
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return PatchTokensModule(self, x)
+
+
+class PatchTokensModule(BackbonePart):
+    """Images (B, 3, H, W) -> tokens as a map (B, C, N, 1)."""
+
+    def __init__(self, spec: PatchTokens, x: Shape) -> None:
+        super().__init__()
+        self.grid = spec.grid(x)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, spec.width))
+        self.conv_proj = nn.Conv2d(x.channels.size, spec.width, spec.patch, spec.stride)
+        positions = nn.Parameter(0.02 * torch.randn(1, 1 + self.grid[0] * self.grid[1], spec.width))
+        self.encoder = nn.ParameterDict({"pos_embedding": positions})
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches_BNC = self.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens_BNC = torch.cat([self.class_token.expand(len(x), -1, -1), patches_BNC], 1)
+        return _as_map(tokens_BNC + self.encoder["pos_embedding"])
+
+    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Resize a square position embedding to this grid (bicubic)."""
+        name = "encoder.pos_embedding"
+        table = state.get(name)
+        if table is None or table.dim() != 3 or table.shape == self.encoder["pos_embedding"].shape:
+            return state
+        side = round((table.shape[1] - 1) ** 0.5)
+        if side * side != table.shape[1] - 1:
+            return state
+        patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        resized = F.interpolate(patches, self.grid, mode="bicubic", align_corners=False)
+        return {**state, name: torch.cat([table[:, :1], resized.flatten(2).transpose(1, 2)], 1)}
+
+
+@dataclass(frozen=True)
+class TransformerStage(Spec):
+    """Pre-norm encoder blocks on tokens (C x N x 1); `select`: DCS inside every block. `index` of the first block."""
+
+    index: int
+    blocks: int
+    heads: int
+    select: bool = False
+
+    @property
+    def attention(self) -> bool:  # type: ignore[override]
+        return self.select
+
+    @property
+    def label(self) -> str:
+        return f"{self.blocks} x transformer block, {self.heads} heads" + (", DCS" if self.select else "")
+
+    def cost(self, x: Shape) -> cost.Cost:
+        c, n = x.channels, x.positions
+        block = cost.conv(c, c * 3, 1, n, bias=True) + cost.attention(c, n, n) + cost.conv(c, c, 1, n, bias=True)
+        block += (
+            cost.conv(c, c * 4, 1, n, bias=True) + cost.conv(c * 4, c, 1, n, bias=True) + cost.norm(c) + cost.norm(c)
+        )
+        if self.select:
+            block += cost.conv(c, c, 1, n, bias=True)
+        return sum([block] * self.blocks, cost.Cost())
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return TransformerStageModule(self, x.channels, builder)
+
+
+class TransformerStageModule(BackbonePart):
+    """Tokens (B, C, N, 1) -> the same shape."""
+
+    ours = ".select."
+
+    def __init__(self, spec: TransformerStage, c: Channels, builder: Builder) -> None:
+        super().__init__()
+        names = [f"encoder_layer_{spec.index + k}" for k in range(spec.blocks)]
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleDict({name: Block(c, spec.heads, spec.select, builder) for name in names})}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens_BNC = _as_tokens(x)
+        for block in self.encoder["layers"].values():  # type: ignore[operator]
+            tokens_BNC = block(tokens_BNC)
+        return _as_map(tokens_BNC)
+
+
+class Block(nn.Module):
+    """One encoder block: tokens (B, N, C) -> the same shape."""
+
+    def __init__(self, c: Channels, heads: int, select: bool, builder: Builder) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1 = nn.LayerNorm(c.size, eps=1e-6)
+        self.self_attention = nn.MultiheadAttention(c.size, heads, batch_first=True)  # its parameters, by their names
+        self.select = ChannelSelection(c, builder) if select else None
+        self.ln_2 = nn.LayerNorm(c.size, eps=1e-6)
+        hidden, out = nn.Linear(c.size, 4 * c.size), nn.Linear(4 * c.size, c.size)
+        self.mlp = nn.ModuleDict({"0": hidden, "3": out})
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        x_BNC = x_BNC + self._attend(self.ln_1(x_BNC))
+        hidden = F.gelu(self.mlp["0"](self.ln_2(x_BNC)))
+        y_BNC: Tensor = x_BNC + self.mlp["3"](hidden)
+        return y_BNC
+
+    def _attend(self, x_BNC: Tensor) -> Tensor:
+        own = self.self_attention
+        q_BNC, k_BNC, v_BNC = F.linear(x_BNC, own.in_proj_weight, own.in_proj_bias).chunk(3, dim=2)
+        if self.select is not None:
+            mask_BNC = self.select(x_BNC)
+            q_BNC, k_BNC = q_BNC * mask_BNC, k_BNC * mask_BNC
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q_BNC, k_BNC, v_BNC))
+        y_BNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed: Tensor = F.linear(y_BNC, own.out_proj.weight, own.out_proj.bias)
+        return mixed
+
+
+@dataclass(frozen=True)
+class ClassToken(Spec):
+    """Final layer norm; the class token as the feature (C x 1 x 1)."""
+
+    @property
+    def label(self) -> str:
+        return "layer norm, class token"
+
+    def out(self, x: Shape) -> Shape:
+        return Shape(x.channels, 1, 1)
+
+    def cost(self, x: Shape) -> cost.Cost:
+        return cost.norm(x.channels)
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return ClassTokenModule(x.channels.size)
+
+
+class ClassTokenModule(BackbonePart):
+    """Tokens (B, C, N, 1) -> (B, C, 1, 1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({"ln": nn.LayerNorm(channels, eps=1e-6)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.encoder["ln"](x[:, :, 0, 0])
+        return normalised[:, :, None, None]
+
+
+def _as_map(tokens_BNC: Tensor) -> Tensor:
+    return tokens_BNC.transpose(1, 2)[..., None]
+
+
+def _as_tokens(x: Tensor) -> Tensor:
+    return x[..., 0].transpose(1, 2)

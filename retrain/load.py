@@ -1,0 +1,62 @@
+"""A trained network back from its run folder, without its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from dnas.data.images import Images, decode
+from dnas.data.market import Split
+from dnas.errors import UserError
+from dnas.eval.embed import embed
+from dnas.nn.reid_net import ReIDNet
+from dnas.run.config import from_plain
+from dnas.run.device import Device, pick_device
+from dnas.run.folder import RunFolder
+from retrain.config import RetrainConfig
+from retrain.models import Model, pick_model
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A network with what it was trained on and how."""
+
+    folder: RunFolder
+    config: RetrainConfig
+    model: Model
+    network: ReIDNet
+
+    def decode(self, split: Split) -> Images:
+        """The images of a split at the network's input size."""
+        return decode(split, self.model.input.height, self.model.input.width)
+
+    def embed(self, images: Images) -> Tensor:
+        """Unit vectors (N, D) of decoded images."""
+        return embed(self.network, images)
+
+
+def load(path: str | Path, device: Device = "auto") -> TrainedRun:
+    """Load a retraining: `load("runs/x").embed(images)`.
+
+    Raises:
+        UserError: not a retraining, no checkpoint yet, or a damaged one.
+    """
+    folder = RunFolder.open(path)
+    if folder.verb() != "retrain":
+        raise UserError(f"{folder.path}: expected a retraining, found a {folder.verb()}: retrain its genotype first")
+    config = from_plain(RetrainConfig, folder.config(), str(folder.config_file))
+    model = pick_model(config)
+    state = folder.load().get("net")
+    if not isinstance(state, dict) or "classifier.weight" not in state:
+        raise UserError(f"{folder.path}: its checkpoint holds no network")
+    network = ReIDNet(model.spec, model.input, len(state["classifier.weight"]))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder.path}: its checkpoint does not fit its network ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    network.to(pick_device(device)).eval()
+    return TrainedRun(folder, config, model, network)

@@ -1,0 +1,69 @@
+"""The information bottleneck of a trained run, on its training and on identities it never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from dnas.data.images import joined
+from dnas.data.market import hold_out, load_market
+from dnas.eval.information import probe
+from dnas.loss.ibb import default_beta
+from dnas.nn.dcs_attention import selected_shares
+from dnas.run.device import Device
+from retrain.load import load
+
+Probe = dict[str, dict[str, float]]
+
+
+def probe_run(path: str | Path, data: str | None = None, device: Device = "auto") -> dict[str, Probe]:
+    """IB, its parts, both bounds and perplexity for each set of images, and the selected share of every DCS module.
+
+    Args:
+        path: folder of a retraining.
+        data: another data set to look at; the run's own without.
+
+    Returns:
+        {"information": {set: values}, "selected": {set: {module: share}}}; the sets are train, held_out (if the
+        run held identities out) and test (query and gallery together).
+    """
+    run = load(path, device)
+    config = run.config
+    found = load_market(data or config.data)
+    rest, held = hold_out(found.train, config.holdout, config.seed)
+    sets = {"train": run.decode(rest)}
+    if len(held):
+        sets["held_out"] = run.decode(held)
+    sets["test"] = joined(run.decode(found.query), run.decode(found.gallery))
+    trained_on = len(run.network.classifier.weight)
+    beta = config.loss.beta or default_beta(config.loss.assign or trained_on)
+    information: Probe = {}
+    selected: Probe = {}
+    for name, images in sets.items():
+        information[name] = probe(run.embed(images), images, beta)
+        selected[name] = selected_shares(run.network)
+    return {"information": information, "selected": selected}
+
+
+def tables(result: dict[str, Probe]) -> list[Table]:
+    """The result for people."""
+    information, selected = result["information"], result["selected"]
+    main = Table(title="information in units of log(identities); perplexity of phi in identities")
+    main.add_column("quantity")
+    for name in information:
+        main.add_column(name, justify="right")
+    for quantity in next(iter(information.values())):
+        digits = 0 if quantity == "identities" else 4
+        main.add_row(quantity, *(f"{values[quantity]:.{digits}f}" for values in information.values()))
+    if not any(selected.values()):
+        return [main]
+    shares = Table(title="share of channels that DCS-Attention selects")
+    shares.add_column("module")
+    for name in selected:
+        shares.add_column(name, justify="right")
+    for module in next(iter(selected.values())):
+        values = [share[module] for share in selected.values()]
+        remark = " (all)" if min(values) == 1 else " (none)" if max(values) == 0 else ""
+        shares.add_row(module + remark, *(f"{value:.1%}" for value in values))
+    return [main, shares]
