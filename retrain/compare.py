@@ -44,6 +44,8 @@ def read_run(path: str | Path) -> Run:
         raise UserError(
             f"{folder.path}: not finished (no summary.json); continue it with dnas retrain --resume {folder.path}"
         )
+    if "test" not in folder.json("summary.json"):
+        raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
     config, summary = folder.config(), folder.json("summary.json")
     group = f"{summary['model']}, eta {config['loss']['eta']:g}"
     return Run(

@@ -28,6 +28,7 @@ class RetrainConfig:
         seed: of everything random.
         holdout: share of the training identities to leave out and to evaluate on as well.
         eval_every: epochs between looks at the held-out identities (0: never; needs holdout).
+        test: evaluate on query and gallery at the end; false while settings are still being chosen.
         device: auto, cpu, cuda or mps.
     """
 
@@ -43,6 +44,7 @@ class RetrainConfig:
     seed: int = 0
     holdout: float = 0.0
     eval_every: int = 0
+    test: bool = True
     device: Device = "auto"
     input: InputConfig = field(default_factory=InputConfig)
     loss: LossConfig = field(default_factory=LossConfig)

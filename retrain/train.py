@@ -126,37 +126,35 @@ class Retraining:
         }
 
     def evaluate(self, folder: RunFolder) -> None:
-        """Write summary.json, per_query.npz and cost.json: what compare reads."""
-        query, gallery = (decode(split, *self.size) for split in self.test)
-        query_QD, gallery_GD = embed(self.net, query), embed(self.net, gallery)
-        ranking = rank(query_QD, gallery_GD, (query.pids, query.camids), (gallery.pids, gallery.camids))
+        """Write cost.json and summary.json (and per_query.npz): what compare reads."""
         beta = self.objective.statistics.beta
-        information = {
-            "train": probe(embed(self.net, self.train), self.train, beta),
-            "test": probe(torch.cat([query_QD, gallery_GD]), joined(query, gallery), beta),
-        }
-        test = ranking.metrics()
-        summary = {
+        information = {"train": probe(embed(self.net, self.train), self.train, beta)}
+        summary: dict[str, Any] = {
             "model": self.model.name,
             "start": "weights" if self.config.weights else "scratch",
             "seed": self.config.seed,
             "epochs": self.epoch,
-            "test": test,
-            "queries_without_match": int((~ranking.valid).sum()),
             "information": information,
         }
+        news = []
         if self.held_out:
             summary["held_out"] = retrieve_within(self.net, self.held_out).metrics()
             information["held_out"] = probe(embed(self.net, self.held_out), self.held_out, beta)
-        save_ranking(folder.path / "per_query.npz", ranking, query)
+            news.append(f"held-out mAP {summary['held_out']['mAP']:.1%}")
+        if self.config.test:
+            query, gallery = (decode(split, *self.size) for split in self.test)
+            query_QD, gallery_GD = embed(self.net, query), embed(self.net, gallery)
+            ranking = rank(query_QD, gallery_GD, (query.pids, query.camids), (gallery.pids, gallery.camids))
+            summary["test"] = ranking.metrics()
+            summary["queries_without_match"] = int((~ranking.valid).sum())
+            information["test"] = probe(torch.cat([query_QD, gallery_GD]), joined(query, gallery), beta)
+            save_ranking(folder.path / "per_query.npz", ranking, query)
+            news.append(f"mAP {summary['test']['mAP']:.1%}, Rank-1 {summary['test']['rank1']:.1%}")
         cost = self.model.spec.cost(self.model.input)
-        folder.write(
-            "cost.json", {"macs": cost.macs.value, "params": cost.params.value, "latency": latency(self.net, self.size)}
-        )
+        counted = {"macs": cost.macs.value, "params": cost.params.value}
+        folder.write("cost.json", {**counted, "latency": latency(self.net, self.size)})
         folder.write("summary.json", summary)
-        console.print(
-            f"retrain {self.model.name}: mAP {test['mAP']:.1%}, Rank-1 {test['rank1']:.1%}  ->  {folder.path}"
-        )
+        console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
 
 
 def save_ranking(file: Path, ranking: Ranking, query: Images) -> None:

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dnas.errors import UserError
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -27,9 +29,13 @@ class Ranking:
         return ~np.isnan(self.ap)
 
     def metrics(self) -> dict[str, float]:
-        """mAP, mINP and Rank-1/5/10 as shares (0 to 1) of the valid queries."""
+        """mAP, mINP and Rank-1/5/10 as shares (0 to 1) of the valid queries.
+
+        Raises:
+            UserError: no query has a match in another camera.
+        """
         if not self.valid.any():
-            raise ValueError("no query has a match in another camera")
+            raise UserError("data: no query has a match in another camera")
         first = self.first_match[self.valid]
         found = {"mAP": float(self.ap[self.valid].mean()), "mINP": float(self.inp[self.valid].mean())}
         return found | {f"rank{k}": float((first <= k).mean()) for k in (1, 5, 10)}

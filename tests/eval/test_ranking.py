@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dnas.errors import UserError
 from dnas.eval.ranking import rank
 
 Ids = NDArray[np.int64]
@@ -67,5 +68,5 @@ def test_ties_do_not_depend_on_gallery_order() -> None:
 
 def test_no_valid_query_is_an_error() -> None:
     found = rank(torch.eye(2), torch.eye(2), (np.array([1, 2]), np.zeros(2, int)), (np.array([3, 4]), np.ones(2, int)))
-    with pytest.raises(ValueError, match="no query"):
+    with pytest.raises(UserError, match="no query has a match"):
         found.metrics()
