@@ -8,9 +8,19 @@ from pathlib import Path
 
 from dnas.errors import UserError
 from dnas.space.spec import Space
+from search_spaces.fbnetv2_reid import fbnetv2_reid
 from search_spaces.tiny_reid import tiny_reid
 
-SPACES: Mapping[str, Space] = {space.name: space for space in (tiny_reid(),)}
+SPACES: Mapping[str, Space] = {
+    space.name: space
+    for space in (
+        tiny_reid(),
+        tiny_reid("tiny_reid_dcs", ("dcs",)),
+        tiny_reid("tiny_reid_ca", ("se",)),
+        fbnetv2_reid("dcs", "fbnetv2_reid_dcs"),
+        fbnetv2_reid("se", "fbnetv2_reid_ca"),
+    )
+}
 
 
 def load_space(name: str) -> Space:

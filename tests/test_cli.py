@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 
 from dnas.cli import main
+from dnas.data.market import load_market
+from dnas.run.config import from_plain
+from dnas.run.files import read_yaml
+from dnas.search.config import SearchConfig
+from retrain.config import RetrainConfig
+from retrain.load import load
 
 SMALL = [
     "--input.height",
@@ -54,6 +60,37 @@ def test_the_whole_road(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     assert summary["test"]["mAP"] == pytest.approx(np.nanmean(ap))
     cost = json.loads((searched / "cost.json").read_text())
     assert cost["macs"] == genotype["cost"]["macs"]
+
+
+def test_probe_and_load(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", pedestrians, "--out", tmp_path / "run", "--backbone", "resnet18", "--backbone_width", 0.125]
+    more = ["--attention", "dcs", "--holdout", 0.4, "--eval_every", 1, "--loss.eta_warmup", 0, "--optim.epochs", 2]
+    assert run("retrain", *SMALL, *words, *more) == 0
+    capsys.readouterr()
+    assert run("probe", tmp_path / "run", "--json") == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    result = json.loads(lines[-1])
+    assert set(result["information"]) == {"train", "held_out", "test"}
+    for name, values in result["information"].items():
+        assert values["IB"] == pytest.approx(values["I(F;X)"] - values["I(F;Y)"])
+        assert values["IB"] <= values["tight bound"] + 1e-9 <= values["paper bound + H(X)"] + 2e-9, name
+    assert len(result["selected"]["train"]) == 4
+    assert any("backbone" in line and "%" in line for line in lines[:-1])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["information"]["test"] == pytest.approx(result["information"]["test"])
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["assignment"]["perplexity"] >= 1
+    trained = load(tmp_path / "run", "cpu")
+    query = trained.decode(load_market(pedestrians).query)
+    assert trained.embed(query).shape == (len(query), 64)
+
+
+def test_every_configuration_is_valid() -> None:
+    for file in sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")):
+        kind = SearchConfig if "search." in file.name else RetrainConfig
+        content = read_yaml(file)
+        model = {} if kind is SearchConfig or "backbone" in content else {"genotype": "g"}
+        assert from_plain(kind, {"data": "d", "out": "o", **model, **content}, file.name).data == "d"
 
 
 def test_resume_continues_search_and_retraining(
