@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,17 +30,50 @@ class Parser(ArgumentParser):
         raise UserError(" ".join(message.split()))
 
 
-def _search(config: Any, resume: bool) -> None:
-    from dnas.search import loop
+def _search(config: Any) -> None:
+    from dnas.search.loop import search
     from search_spaces import load_space
 
-    (loop.resume if resume else loop.search)(config, load_space(config.space))
+    search(config, load_space(config.space))
 
 
-def _retrain(config: Any, resume: bool) -> None:
-    from retrain import train
+def _retrain(config: Any) -> None:
+    from retrain.train import retrain
 
-    (train.resume if resume else train.retrain)(config)
+    retrain(config)
+
+
+def _resume(verb: str, words: Sequence[str]) -> None:
+    """Go on with a run. Its folder cannot name a file to run: a space of the user's own is typed again."""
+    from dnas.run.config import from_plain
+    from dnas.run.folder import RunFolder
+    from dnas.search.config import SearchConfig
+    from dnas.search.loop import resume as resume_search
+    from retrain.train import resume as resume_retraining
+    from search_spaces import load_space, named_space
+
+    if len(words) not in (2, 4) or words[0] != "--resume" or words[2:3] not in ([], ["--space"]):
+        raise UserError("--resume DIR: takes no other setting (but --space FILE.py, where the space is a file)")
+    folder, space = RunFolder.open(words[1]), words[3] if len(words) == 4 else None
+    if folder.verb() != verb:
+        raise UserError(f"{folder.path}: cannot {verb} on, this is a {folder.verb()}")
+    if verb == "retrain":
+        resume_retraining(folder.path, space)
+    else:
+        config = from_plain(SearchConfig, folder.config(), str(folder.config_file))
+        found = load_space(space) if space else named_space(config.space)
+        resume_search(replace(config, out=str(folder.path)), found)  # the folder may have been moved since
+
+
+def _check_config_file(kind: type, file: Path) -> None:
+    """Check a configuration file before the parser reads it: its messages would not name the file."""
+    from dnas.run.config import check
+    from dnas.run.files import read_yaml
+
+    content = read_yaml(file)
+    check(kind, content, str(file))
+    if str(content.get("space")).endswith(".py"):
+        raise UserError(f"{file}: space: a file of your own is run, so it must be typed: --space {content['space']}")
 
 
 def _synth(config: Any) -> None:
@@ -82,7 +117,7 @@ def _compare(config: Namespace) -> None:
 def _probe(config: Namespace) -> None:
     from retrain.probe import probe_run, tables
 
-    result = probe_run(config.run, config.data)
+    result = probe_run(config.run, config.data, config.device, config.space)
     for table in tables(result):
         console.print(table)
     if config.json:
@@ -91,6 +126,7 @@ def _probe(config: Namespace) -> None:
 
 def _parser() -> Parser:
     from dnas.data.synthetic import SynthConfig
+    from dnas.run.device import Device
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
 
@@ -99,7 +135,7 @@ def _parser() -> Parser:
     for name, config in (("search", SearchConfig), ("retrain", RetrainConfig)):
         verb = Parser(description=_first_line(config))
         verb.add_argument("--config", action="config", help="YAML file with any of these settings")
-        verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR; takes no other setting")
+        verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR, from its last whole epoch")
         verb.add_class_arguments(config)
         verbs.add_subcommand(name, verb, help=_first_line(config))
     show = Parser(description=SHOW)
@@ -114,6 +150,8 @@ def _parser() -> Parser:
     probe = Parser(description=PROBE)
     probe.add_argument("run", type=str, help="folder of a retraining")
     probe.add_argument("--data", type=str, default=None, help="another data set in the layout of Market-1501")
+    probe.add_argument("--device", type=Device, default="auto", help="auto, cpu, cuda or mps")
+    probe.add_argument("--space", type=str, default=None, help="the space of the network, if it is a file of your own")
     probe.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
     verbs.add_subcommand("probe", probe, help=PROBE)
     data = Parser(description="Make data sets.")
@@ -136,45 +174,33 @@ def _first_line(config: type) -> str:
 
 def _run(arguments: Sequence[str]) -> None:
     from dnas.data.synthetic import SynthConfig
-    from dnas.run.config import check_keys
-    from dnas.run.files import read_yaml
-    from dnas.run.folder import RunFolder
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
 
-    runs: dict[str, tuple[type, Callable[[Any, bool], None]]] = {
+    runs: dict[str, tuple[type, Callable[[Any], None]]] = {
         "search": (SearchConfig, _search),
         "retrain": (RetrainConfig, _retrain),
     }
-    arguments, resume = list(arguments), False
-    if arguments and arguments[0] in runs and "--resume" in arguments:
-        if len(arguments) != 3 or arguments[1] != "--resume":
-            raise UserError("--resume DIR: takes no other setting")
-        folder = RunFolder.open(arguments[2])
-        if folder.verb() != arguments[0]:
-            raise UserError(f"{folder.path}: cannot {arguments[0]} on, this is a {folder.verb()}")
-        # the folder may have been moved since: it is where the user says it is
-        arguments, resume = [arguments[0], "--config", str(folder.config_file), "--out", str(folder.path)], True
-    if arguments and arguments[0] in runs and "--config" in arguments[:-1]:
-        file = Path(arguments[arguments.index("--config") + 1])
-        check_keys(runs[arguments[0]][0], read_yaml(file), str(file))
+    verb, words = (arguments[0] if arguments else ""), list(arguments[1:])
+    if verb in runs:
+        if "--resume" in words:
+            return _resume(verb, words)
+        following = pairwise(words)
+        files = [b for a, b in following if a == "--config"] + [w[9:] for w in words if w.startswith("--config=")]
+        for file in files:
+            _check_config_file(runs[verb][0], Path(file))
     parser = _parser()
     parsed: Namespace = parser.parse_args(arguments)
-    verb = parsed.verb
     chosen = parsed[verb]
     if verb in runs:
         kind, run = runs[verb]
         built = parser.instantiate(parsed)[verb]
-        run(kind(**{name: built[name] for name in kind.__dataclass_fields__}), resume)  # type: ignore[attr-defined]
-    elif verb == "show":
-        _show(chosen)
-    elif verb == "compare":
-        _compare(chosen)
-    elif verb == "probe":
-        _probe(chosen)
-    else:
+        run(kind(**{name: built[name] for name in kind.__dataclass_fields__}))  # type: ignore[attr-defined]
+    elif verb == "data":
         synth = chosen[chosen.action]
         _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))
+    else:
+        {"show": _show, "compare": _compare, "probe": _probe}[verb](chosen)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,7 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"dnas: error: {where}{error.strerror or error}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print("dnas: interrupted; what was written is whole: go on with --resume DIR", markup=False)
+        errors.print(
+            "dnas: interrupted; what a search or retraining wrote is whole: go on with --resume DIR", markup=False
+        )
         return 130
     return 0
 

@@ -20,8 +20,9 @@ class Run:
     """What the table needs of one run."""
 
     path: Path
-    group: str
+    model: str
     start: str
+    settings: dict[str, Any]
     fingerprint: str
     cost: dict[str, Any]
     summary: dict[str, Any]
@@ -46,31 +47,51 @@ def read_run(path: str | Path) -> Run:
         )
     if "test" not in folder.json("summary.json"):
         raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
-    config, summary = folder.config(), folder.json("summary.json")
-    group = f"{summary['model']}, eta {config['loss']['eta']:g}"
+    summary = folder.json("summary.json")
+    settings = {key: value for key, value in _flat(folder.config()).items() if key not in IDENTITY}
+    fingerprint = folder.json("data.json")["sha256"]
     return Run(
-        folder.path, group, summary["start"], folder.json("data.json")["sha256"], folder.json("cost.json"), summary
+        folder.path, summary["model"], summary["start"], settings, fingerprint, folder.json("cost.json"), summary
     )
 
 
+IDENTITY = ("data", "out", "seed", "genotype", "device")
+"""Settings in which the runs of one row may differ: they are seeds of one experiment."""
+
+
 def grouped(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[Run]]:
-    """Runs of one model and start (scratch or weights) together.
+    """Runs of one model, start and settings together, under a name that says in what the groups differ.
 
     Raises:
         UserError: runs on different data cannot be compared.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    first: Run | None = None
-    for path in paths:
-        run = read_run(path)
-        first = first or run
-        if run.fingerprint != first.fingerprint:
+    runs = [read_run(path) for path in paths]
+    for run in runs:
+        if run.fingerprint != runs[0].fingerprint:
             raise UserError(
-                f"{run.path}: trained on other data than {first.path}, not comparable"
-                f" (fingerprints {run.fingerprint[:12]} and {first.fingerprint[:12]})"
+                f"{run.path}: trained on other data than {runs[0].path}, not comparable"
+                f" (fingerprints {run.fingerprint[:12]} and {runs[0].fingerprint[:12]})"
             )
-        groups.setdefault((run.group, run.start), []).append(run)
+    by_model: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        by_model.setdefault((run.model, run.start), []).append(run)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for (model, start), members in by_model.items():
+        keys = sorted({key for run in members for key in run.settings})
+        varied = [key for key in keys if len({str(run.settings.get(key)) for run in members}) > 1]
+        shown = ["loss.eta", *(key for key in varied if key != "loss.eta")]
+        for run in members:
+            name = ", ".join([model, *(f"{key.removeprefix('loss.')} {run.settings.get(key)}" for key in shown)])
+            groups.setdefault((name, start), []).append(run)
     return groups
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -21,7 +21,7 @@ class RetrainConfig:
         genotype: genotype file or search run folder of a searched network.
         backbone: name of a fixed network; give this or `genotype`.
         space: the space of the genotype, if it is a file of your own.
-        attention: cell after each stage of a fixed backbone: none, dcs or se.
+        attention: cell after each stage of a fixed backbone, a name in dnas/nn/attention.py (none, dcs, se, ...).
         backbone_width: factor on the channel counts of a fixed backbone.
         backbone_small: keep the stem's resolution, for images of about 64 pixels.
         weights: torchvision state dict for a fixed backbone; without it training starts from scratch.

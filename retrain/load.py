@@ -12,11 +12,10 @@ from dnas.data.market import Split
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.nn.reid_net import ReIDNet
-from dnas.run.config import from_plain
 from dnas.run.device import Device, pick_device
 from dnas.run.folder import RunFolder
 from retrain.config import RetrainConfig
-from retrain.models import Model, pick_model
+from retrain.models import Model, pick_model, stored_config
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,11 @@ class TrainedRun:
         return embed(self.network, images)
 
 
-def load(path: str | Path, device: Device = "auto") -> TrainedRun:
-    """Load a retraining: `load("runs/x").embed(images)`.
+def load(path: str | Path, device: Device = "auto", space: str | None = None) -> TrainedRun:
+    """Load a retraining: `run = load("runs/x")`, `run.embed(run.decode(split))`.
+
+    Args:
+        space: file of the space, if the network was searched in one of your own.
 
     Raises:
         UserError: not a retraining, no checkpoint yet, or a damaged one.
@@ -46,7 +48,7 @@ def load(path: str | Path, device: Device = "auto") -> TrainedRun:
     folder = RunFolder.open(path)
     if folder.verb() != "retrain":
         raise UserError(f"{folder.path}: expected a retraining, found a {folder.verb()}: retrain its genotype first")
-    config = from_plain(RetrainConfig, folder.config(), str(folder.config_file))
+    config = stored_config(folder, space)
     model = pick_model(config)
     state = folder.load().get("net")
     if not isinstance(state, dict) or "classifier.weight" not in state:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnas.nn.attention import attention
@@ -13,7 +13,7 @@ from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
 from dnas.space.spec import Space, Spec, fill, image
 from retrain.config import RetrainConfig
-from search_spaces import load_space
+from search_spaces import load_space, named_space
 
 DEFAULT_SIZE = (256, 128)
 """Height and width that fixed backbones are meant for."""
@@ -37,7 +37,7 @@ def genotype_path(path: str | Path) -> Path:
 def genotype_space(file: Path, space: str | None) -> tuple[Space, Spec]:
     """The space of a genotype file and the description it fills, checked against each other."""
     genotype = read_genotype(file)
-    found = load_space(space or genotype.space)
+    found = load_space(space) if space else named_space(genotype.space)
     check_genotype(genotype, found, file)
     height, width = (genotype.cost.get(side) for side in ("height", "width"))
     if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 and max(height, width) <= 4096:
@@ -64,6 +64,17 @@ def pick_model(config: RetrainConfig) -> Model:
     return Model(name, spec, image(*size))
 
 
+def stored_config(folder: RunFolder, space: str | None = None) -> RetrainConfig:
+    """The configuration of a retraining, read back from its folder, with the genotype that was copied there.
+
+    Args:
+        space: file of the space, typed by the user; one that the folder names is not run.
+    """
+    config = from_plain(RetrainConfig, folder.config(), str(folder.config_file))
+    genotype = str(folder.genotype_file) if config.genotype is not None else None
+    return replace(config, out=str(folder.path), genotype=genotype, space=space)
+
+
 def network_of(what: str, space: str | None = None) -> Model:
     """What a genotype file, a run folder or the name of a space describes, for drawing.
 
@@ -71,9 +82,8 @@ def network_of(what: str, space: str | None = None) -> Model:
         UserError: none of these.
     """
     path = Path(what)
-    if path.is_dir() and not genotype_path(path).is_file():
-        run = RunFolder.open(path)
-        return pick_model(from_plain(RetrainConfig, run.config(), str(run.config_file)))
+    if path.is_dir() and RunFolder.open(path).verb() == "retrain":
+        return pick_model(stored_config(RunFolder.open(path), space))
     if path.is_dir() or path.suffix == ".json":
         file = genotype_path(path)
         found, spec = genotype_space(file, space)

@@ -17,18 +17,21 @@ from retrain.load import load
 Probe = dict[str, dict[str, float]]
 
 
-def probe_run(path: str | Path, data: str | None = None, device: Device = "auto") -> dict[str, Probe]:
+def probe_run(
+    path: str | Path, data: str | None = None, device: Device = "auto", space: str | None = None
+) -> dict[str, Probe]:
     """IB, its parts, both bounds and perplexity for each set of images, and the selected share of every DCS module.
 
     Args:
         path: folder of a retraining.
         data: another data set to look at; the run's own without.
+        space: file of the space, if the network was searched in one of your own.
 
     Returns:
         {"information": {set: values}, "selected": {set: {module: share}}}; the sets are train, held_out (if the
         run held identities out) and test (query and gallery together).
     """
-    run = load(path, device)
+    run = load(path, device, space)
     config = run.config
     found = load_market(data or config.data)
     rest, held = hold_out(found.train, config.holdout, config.seed)

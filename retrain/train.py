@@ -12,7 +12,7 @@ import torch
 
 from dnas.data.augment import augment
 from dnas.data.images import Images, decode, joined
-from dnas.data.market import Split, hold_out, load_market
+from dnas.data.market import Split, check_matches, hold_out, load_market
 from dnas.data.sampler import PKSampler
 from dnas.eval.embed import embed, retrieve_within
 from dnas.eval.information import probe
@@ -24,12 +24,12 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.averages import Averages
 from dnas.run.device import pick_device
-from dnas.run.files import replace_file
+from dnas.run.files import read_json, replace_file
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
-from retrain.models import pick_model
+from retrain.models import genotype_path, pick_model, stored_config
 
 
 class Retraining:
@@ -40,6 +40,10 @@ class Retraining:
         self.model = pick_model(config)
         data = load_market(config.data)
         rest, held = hold_out(data.train, config.holdout, config.seed)
+        if len(held):
+            check_matches(held, held, "held-out identities")
+        if config.test:
+            check_matches(data.query, data.gallery, "query and gallery")
         self.size = (self.model.input.height, self.model.input.width)
         self.train = decode(rest, *self.size)
         self.held_out: Images | None = decode(held, *self.size) if len(held) else None
@@ -185,19 +189,26 @@ def latency(net: ReIDNet, size: tuple[int, int], repeats: int = 30) -> dict[str,
 
 
 def retrain(config: RetrainConfig) -> RunFolder:
-    """Retrain in a new folder."""
+    """Retrain in a new folder. The genotype is copied there: the search may go on, or move away."""
     state = Retraining(config)
     folder = RunFolder.create(config.out, "retrain", config, state.fingerprint)
+    if config.genotype is not None:
+        folder.write(folder.genotype_file.name, read_json(genotype_path(config.genotype)))
     state.run(folder)
     return folder
 
 
-def resume(config: RetrainConfig) -> RunFolder:
-    """Go on with the retraining in `config.out`."""
-    folder = RunFolder.open(config.out)
-    state = Retraining(config)
-    if folder.has_checkpoint:
-        state.restore(folder.load())
-    folder.rewind(state.epoch)
+def resume(path: str | Path, space: str | None = None) -> RunFolder:
+    """Go on with the retraining in a folder, from its last whole epoch.
+
+    Args:
+        space: file of the space, if the network was searched in one of your own.
+
+    Raises:
+        UserError: no retraining there, other data than before, or a damaged checkpoint.
+    """
+    folder = RunFolder.open(path)
+    state = Retraining(stored_config(folder, space))
+    folder.continue_with(state, state.fingerprint)
     state.run(folder)
     return folder

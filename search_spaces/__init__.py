@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,24 +24,42 @@ SPACES: Mapping[str, Space] = {
 }
 
 
-def load_space(name: str) -> Space:
-    """A space by name, or from a Python file of the user's that defines `SPACE`.
+def named_space(name: str) -> Space:
+    """A space of this package by name. Safe for names that come from files: nothing is imported or run.
 
-    Only the command line may name a file: a genotype or configuration that comes from elsewhere is
-    looked up by name and never makes the program run anything.
+    Raises:
+        UserError: no such space.
     """
-    if name in SPACES:
-        return SPACES[name]
+    if name not in SPACES:
+        raise UserError(
+            f"space: found '{name}', allowed: {', '.join(SPACES)}; a space of your own needs --space FILE.py"
+        )
+    return SPACES[name]
+
+
+def load_space(name: str) -> Space:
+    """A space by name, or from a Python file of the user's that defines `SPACE`. The file is run.
+
+    Only what was typed on the command line may come here; names from genotypes and run folders go to
+    `named_space`.
+
+    Raises:
+        UserError: no such space, or a file that does not run or defines no space.
+    """
     if not name.endswith(".py"):
-        raise UserError(f"space: found '{name}', allowed: {', '.join(SPACES)}, or a Python file that defines SPACE")
+        return named_space(name)
     file = Path(name)
     if not file.is_file():
         raise UserError(f"space: {name}: no such file")
-    module_spec = importlib.util.spec_from_file_location(file.stem, file)
+    module_spec = importlib.util.spec_from_file_location(f"user_space_{file.stem}", file)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    sys.modules[module_spec.name] = module  # dataclasses look their module up
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise UserError(

@@ -3,11 +3,11 @@
 import random
 
 from dnas.nn.attention import site
-from dnas.nn.chain import Chain
+from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
 from dnas.space.holes import Width
-from dnas.space.spec import Choice, Space, decisions
+from dnas.space.spec import Choice, OneOf, Space, decisions
 from search_spaces import SPACES
 
 ALL = [space.resized(32, 16) for space in SPACES.values()]
@@ -22,8 +22,9 @@ def random_choices(space: Space, seed: int) -> dict[str, Choice]:
 def _cells() -> Space:
     """Every attention cell after an open width, behind a second open width."""
     first, second = Width("first", (4, 6, 9)), Width("second", (5, 8))
-    parts = (ConvNormAct(first, 3, 2), site("one"), InvertedResidual(second, expand=2), site("two"), ConvNormAct(12, 1))
-    return Space("cells", Chain(parts), 32, 16)
+    nested = OneOf("two", {"none": Skip(), "some": site("two.cell", ("dcs", "se", "cbam_spatial"))})
+    parts = (ConvNormAct(first, 3, 2), site("one"), InvertedResidual(second, expand=2), site("last"), nested)
+    return Space("cells", Chain((*parts, ConvNormAct(12, 1))), 32, 16)
 
 
 CELLS = _cells()

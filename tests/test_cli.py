@@ -29,6 +29,9 @@ SMALL = [
 ]
 
 
+EPOCH = ("--loss.refresh", "epoch", "--loss.eta_warmup", 0)
+
+
 def run(*words: object) -> int:
     return main([str(word) for word in words])
 
@@ -108,9 +111,10 @@ def test_resume_continues_search_and_retraining(
     road = [*SMALL, "--data", pedestrians, "--optim.epochs", 3]
     for verb, extra, result in (
         ("search", ["--holdout", 0.4], "genotype.json"),
+        ("search", ["--holdout", 0.4, "--space", "tiny_reid_dcs", *EPOCH], "genotype.json"),
         ("retrain", ["--backbone", "resnet18", "--backbone_width", 0.125, "--attention", "dcs"], "summary.json"),
     ):
-        whole, stopped = tmp_path / f"{verb}-whole", tmp_path / f"{verb}-stopped"
+        whole, stopped = (tmp_path / f"{verb}-{len(extra)}-{name}" for name in ("whole", "stopped"))
         assert run(verb, *road, *extra, "--out", whole) == 0
         monkeypatch.setattr(RunFolder, "save", stop_after_first)
         assert run(verb, *road, *extra, "--out", stopped) == 130
@@ -127,6 +131,8 @@ def test_wrong_input_is_one_line_and_code_2(
 ) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("optim:\n  epohs: 3\n")
+    nulls = tmp_path / "nulls.yaml"
+    nulls.write_text("optim: {lr: null}\n")
     no_query = tmp_path / "no_query"
     shutil.copytree(pedestrians, no_query)
     shutil.rmtree(no_query / "query")
@@ -162,6 +168,8 @@ def test_wrong_input_is_one_line_and_code_2(
         (["show", tmp_path / "none.json"], "none.json: no such file"),
         (["data", "synth", pedestrians], "not an empty folder"),
         (["dance"], "dance"),
+        ([*search, pedestrians, "--config", nulls], "nulls.yaml: optim: lr: found None, allowed: a number"),
+        ([*retrain, pedestrians, "--backbone", "vit_b_16", "--input.height", 8], "multiples of the patch size 16"),
     ]
     for words, message in cases:
         assert run(*words) == 2, words

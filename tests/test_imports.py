@@ -54,7 +54,8 @@ def test_import_rules(package: str) -> None:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
             for name in names:
                 broken = [rule for rule in FORBIDDEN[package] if name == rule or name.startswith(rule + ".")]
                 assert not broken, f"{file.relative_to(ROOT)} imports {name}"

@@ -5,6 +5,7 @@ The bag of tricks of Luo et al., arXiv 1903.07071. Shapes: B batch, H W pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +69,7 @@ def _erase(images: Tensor, draw_BR: Tensor, probability: float) -> Tensor:
     """Blank (to the mean) a rectangle of 2 to 40 % of the area and aspect ratio 0.3 to 1/0.3."""
     _, _, h, w = images.shape
     area_B1 = (0.02 + 0.38 * draw_BR[:, 4:5]) * h * w
-    log_ratio = torch.log(torch.tensor(1 / 0.3, device=images.device))
-    ratio_B1 = torch.exp((2 * draw_BR[:, 5:6] - 1) * log_ratio)
+    ratio_B1 = torch.exp((2 * draw_BR[:, 5:6] - 1) * math.log(1 / 0.3))
     high_B1 = (area_B1 * ratio_B1).sqrt().round().clamp(1, h)
     wide_B1 = (area_B1 / ratio_B1).sqrt().round().clamp(1, w)
     top_B1 = (draw_BR[:, 6:7] * (h - high_B1 + 1)).floor()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,12 @@ class Images:
     @property
     def identities(self) -> int:
         return int(self.labels.max()) + 1
+
+    def subset(self, keep_N: Tensor) -> Images:
+        """The images where `keep_N` is true, relabelled."""
+        kept = keep_N.numpy()
+        labels = torch.unique(self.labels[keep_N], return_inverse=True)[1]
+        return Images(self.pixels[keep_N], labels, self.pids[kept], self.camids[kept])
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """All images in order, normalised, in batches for inference."""
@@ -73,6 +80,8 @@ def decode(split: Split, height: int, width: int) -> Images:
 def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as picture:
+            if picture.mode.startswith("I"):  # 16 bits: scaled, where Pillow would clip at 255
+                picture = Image.fromarray((np.asarray(picture, np.uint32) // 257).clip(0, 255).astype(np.uint8))
             rgb = picture.convert("RGB")
             if rgb.size != (width, height):
                 rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
@@ -83,6 +92,12 @@ def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
 
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) -> float32 with ImageNet's statistics, channels last in memory."""
-    mean = torch.tensor(MEAN, device=pixels.device).mul(255).view(3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).mul(255).view(3, 1, 1)
+    mean, std = _statistics(pixels.device)
     return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD for pixels of 0 to 255, once per device: making them anew would wait for it."""
+    mean, std = (torch.tensor(values).mul(255).view(3, 1, 1) for values in (MEAN, STD))
+    return mean.to(device), std.to(device)

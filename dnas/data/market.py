@@ -101,6 +101,23 @@ def _read(folder: Path) -> Split:
     return Split(tuple(files), np.array(pids, np.int64), np.array(camids, np.int64))
 
 
+def check_matches(query: Split, gallery: Split, name: str) -> None:
+    """Refuse, before any training, images that no query of which has a match in another camera.
+
+    Raises:
+        UserError: naming the set.
+    """
+    pairs = {(int(pid), int(camid)) for pid, camid in zip(gallery.pids, gallery.camids, strict=True)}
+    cameras: dict[int, set[int]] = {}
+    for pid, camid in pairs:
+        cameras.setdefault(pid, set()).add(camid)
+    seen = set(zip(query.pids.tolist(), query.camids.tolist(), strict=True))
+    if not any(cameras.get(pid, set()) - {camid} for pid, camid in seen):
+        raise UserError(
+            f"data: {name}: no image has a match of its identity in another camera, so nothing can be ranked"
+        )
+
+
 def hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Set identities aside: (the rest, the held-out ones). At least two are held out if `share` > 0.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class SynthConfig:
         for name, low, high in (
             ("ids", 4, 9999),
             ("cameras", 2, 99),
-            ("images", 1, 99),
+            ("images", 2, 99),
             ("height", 16, 1024),
             ("width", 8, 1024),
         ):
@@ -62,16 +63,21 @@ def synthesise(config: SynthConfig) -> dict[str, int]:
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out: {out} exists and is not an empty folder")
+    unfinished = out.with_name(f".{out.name}.unfinished")  # renamed at the end: a data set is there whole or not at all
+    shutil.rmtree(unfinished, ignore_errors=True)
     for folder in FOLDERS.values():
-        (out / folder).mkdir(parents=True)
+        (unfinished / folder).mkdir(parents=True)
     pids = range(1, config.ids + 1)
     chunk = max(1, config.ids // (8 * (os.cpu_count() or 1)))
     with ProcessPoolExecutor() as pool:
-        written = list(pool.map(_write_identity, [config] * config.ids, pids, chunksize=chunk))
+        written = list(
+            pool.map(_write_identity, [config] * config.ids, pids, [unfinished] * config.ids, chunksize=chunk)
+        )
+    unfinished.replace(out)  # an empty folder may be there
     return {name: sum(folder == name for images in written for folder in images) for name in FOLDERS}
 
 
-def _write_identity(config: SynthConfig, pid: int) -> list[str]:
+def _write_identity(config: SynthConfig, pid: int, out: Path) -> list[str]:
     """Every image of one identity; which split each went to."""
     person = Person.draw(np.random.default_rng([config.seed, 0, pid]))
     written = []
@@ -82,7 +88,7 @@ def _write_identity(config: SynthConfig, pid: int) -> list[str]:
         if name == "train":
             occlusion = "some"
         picture = photograph(person, camera, rng, config.height, config.width, occlusion)
-        file = Path(config.out) / FOLDERS[name] / f"{pid:04d}_c{camid}s1_{pid * 100 + number:06d}_00.jpg"
+        file = out / FOLDERS[name] / f"{pid:04d}_c{camid}s1_{pid * 100 + number:06d}_00.jpg"
         picture.save(file, quality=camera.quality)
         written.append(name)
     return written
@@ -96,5 +102,5 @@ def _plan(config: SynthConfig, pid: int) -> Iterator[tuple[str, int, int]]:
     train = pid % 2 == 1
     for camid in sorted(int(c) for c in seen):
         for number in range(config.images):
-            first = number == 0 and config.images > 1
+            first = number == 0
             yield ("train" if train else "query" if first else "gallery"), camid, number

@@ -17,7 +17,8 @@ def embed(network: ReIDNet, images: Images, batch: int = 128) -> Tensor:
     training = network.training
     network.eval()
     try:
-        return torch.cat([network.embed(pixels) for pixels in images.batches(batch, device)])
+        found = torch.cat([network.embed(pixels) for pixels in images.batches(batch, device)])
+        return found.cpu() if device.type == "mps" else found  # ranking needs float64, which MPS has not
     finally:
         network.train(training)
 

@@ -26,6 +26,9 @@ def probe(embedding_ND: Tensor, images: Images, beta: float) -> dict[str, float]
         images: the images, with labels 0..C-1; centroids are those of this very set.
         beta: inverse temperature of the features' assignment.
     """
+    if bool((images.pids == 0).any()):  # distractors are no identity
+        keep = torch.from_numpy(images.pids != 0)
+        images, embedding_ND = images.subset(keep), embedding_ND[keep.to(embedding_ND.device)]
     labels_N = images.labels
     features_ND = embedding_ND.cpu().double()
     log_f_NC = log_assignment(features_ND, class_means(features_ND, labels_N), beta)
@@ -67,11 +70,11 @@ def _input_assignment(images: Images) -> Tensor:
     parts = [F.adaptive_avg_pool2d(normalise(chunk), size).flatten(1) for chunk in images.pixels.split(256)]
     inputs_ND = F.normalize(torch.cat(parts), dim=1).double()
     means_CD = class_means(inputs_ND, images.labels)
+    similarity_NC = inputs_ND @ means_CD.T  # once: ||x - c||^2 = 2 - 2 x.c
     target = 0.5 * math.log(means_CD.shape[0])
     low, high = 1e-3, 1e6
-    for _ in range(60):
+    for _ in range(40):
         middle = math.sqrt(low * high)
-        log_phi = log_assignment(inputs_ND, means_CD, middle)
-        entropy = float(torch.special.entr(log_phi.exp()).sum(1).mean())
+        entropy = float(torch.special.entr((2 * middle * similarity_NC).softmax(1)).sum(1).mean())
         low, high = (middle, high) if entropy > target else (low, middle)
-    return log_assignment(inputs_ND, means_CD, math.sqrt(low * high))
+    return (2 * math.sqrt(low * high) * similarity_NC).log_softmax(1)

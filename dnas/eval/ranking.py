@@ -54,7 +54,12 @@ def rank(
         query_QD, gallery_GD: unit vectors.
         query_ids, gallery_ids: (pids, camids) of each image.
         chunk: queries at a time; memory is about chunk x G floats.
+
+    Raises:
+        UserError: the embedding is not finite.
     """
+    if not bool(query_QD.isfinite().all() & gallery_GD.isfinite().all()):
+        raise UserError("the embedding is not finite: the training has diverged (a smaller optim.lr may help)")
     device = gallery_GD.device
     g_pid, g_cam = (torch.as_tensor(ids, device=device) for ids in gallery_ids)
     q_pid, q_cam = (torch.as_tensor(ids, device=device) for ids in query_ids)

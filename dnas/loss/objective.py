@@ -25,7 +25,7 @@ class LossConfig:
 
     Args:
         smoothing: label smoothing of the identity loss.
-        margin: triplet margin (batch-hard, Euclidean, on the feature before the neck).
+        margin: triplet margin: batch-hard, Euclidean distance of the L2-normalised features before the neck.
         eta: weight of the information bottleneck bound; 0 turns it off.
         eta_warmup: share of the epochs before which eta is 0: features are not yet meaningful.
         bound: `paper`, or `tight` (a tighter bound, with a gradient in both terms).
@@ -46,7 +46,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("smoothing", 0.0, 0.99),
-            ("margin", 0.0, 10.0),
+            ("margin", 0.0, 2.0),
             ("eta", 0.0, 1e6),
             ("eta_warmup", 0.0, 1.0),
         ):

@@ -36,6 +36,16 @@ class NamedSequence(nn.ModuleDict):
         return x
 
 
+def _modern(name: str) -> str:
+    """Names as torchvision has them now: its published transformers still say linear_1 and linear_2."""
+    return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
+
+
+def _optional(name: str, part: BackbonePart) -> bool:
+    """Entries that published files need not have: a counter that old ones lack, and what is ours."""
+    return name.endswith("num_batches_tracked") or (part.ours is not None and part.ours in name)
+
+
 def load_weights(network: nn.Module, file: Path) -> None:
     """Load a torchvision state dict into the backbone parts of a network. Extra entries (a classifier) are ignored.
 
@@ -52,15 +62,14 @@ def load_weights(network: nn.Module, file: Path) -> None:
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file}: expected a mapping of names to tensors")
+    state = {_modern(name): tensor for name, tensor in state.items()}
     parts = [module for module in network.modules() if isinstance(module, BackbonePart)]
     if not parts:
         raise UserError(f"{file}: this network has no torchvision parts that weights could go to")
     for part in parts:
         own = part.state_dict()
         fitting = part.adapt(state)
-        wanted = {
-            name: tensor for name, tensor in own.items() if name in fitting or not (part.ours and part.ours in name)
-        }
+        wanted = {name: tensor for name, tensor in own.items() if name in fitting or not _optional(name, part)}
         for name, tensor in wanted.items():
             if name not in fitting:
                 raise UserError(f"{file}: entry '{name}' is missing")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnas.errors import UserError
 from dnas.nn.builder import Builder
 from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.pretrained import BackbonePart
@@ -37,6 +38,9 @@ class PatchTokens(Spec):
 
     def grid(self, x: Shape) -> tuple[int, int]:
         """Patches along height and width."""
+        if x.height % self.stride or x.width % self.stride or min(x.height, x.width) < self.patch:
+            found = f"{x.height} x {x.width}"
+            raise UserError(f"input: found {found}, allowed: multiples of the patch size {self.patch}")
         return (x.height - self.patch) // self.stride + 1, (x.width - self.patch) // self.stride + 1
 
     def out(self, x: Shape) -> Shape:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
+
+from dnas.errors import UserError
 
 
 class Averages:
@@ -21,4 +24,13 @@ class Averages:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """The means so far.
+
+        Raises:
+            UserError: a value was not finite.
+        """
+        found = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise UserError(f"training has diverged: '{name}' is {value} (a smaller optim.lr may help)")
+        return found

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dnas.errors import UserError
 
 T = TypeVar("T")
 
 
-def check_keys(kind: type, content: object, where: str) -> None:
-    """Check that plain data has only keys that the dataclass `kind` (nested ones too) knows.
+def check(kind: type, content: object, where: str) -> None:
+    """Check plain data against the dataclass `kind` (nested ones too): known keys, values of the right type.
 
     Args:
         where: the file, for messages.
 
     Raises:
-        UserError: an unknown key, or something else than keys and values.
+        UserError: naming the key, what was found and what is allowed.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected keys and values, found {type(content).__name__}")
@@ -27,16 +29,40 @@ def check_keys(kind: type, content: object, where: str) -> None:
         if key not in hints:
             raise UserError(f"{where}: unknown key '{key}', allowed: {', '.join(hints)}")
         if is_dataclass(hints[key]):
-            check_keys(hints[key], value, f"{where}: {key}")
+            check(hints[key], value, f"{where}: {key}")
+        elif not _fits(value, hints[key]):
+            raise UserError(f"{where}: {key}: found {value!r}, allowed: {_words(hints[key])}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value of YAML is of a type: str, int, float, bool, None, a Literal, or one of several."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    if get_origin(hint) is Literal:
+        return ", ".join(str(option) for option in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_words(option) for option in get_args(hint))
+    return names.get(hint, str(hint))
 
 
 def from_plain(kind: type[T], content: Any, where: str) -> T:
     """Build the dataclass `kind` (nested ones too) from what a run's config.yaml holds.
 
     Raises:
-        UserError: an unknown or missing key.
+        UserError: an unknown or missing key, or a value of another type.
     """
-    check_keys(kind, content, where)
+    check(kind, content, where)
     hints = get_type_hints(kind)
     values = {
         key: from_plain(hints[key], value, f"{where}: {key}") if is_dataclass(hints[key]) else value

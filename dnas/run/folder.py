@@ -14,13 +14,21 @@ import sys
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
 
 from dnas.errors import UserError
 from dnas.run.files import load_tensors, read_json, read_yaml, save_tensors, write_json, write_text
+
+
+class Resumable(Protocol):
+    """What a run folder can put back to a checkpoint."""
+
+    epoch: int
+
+    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class RunFolder:
@@ -44,11 +52,11 @@ class RunFolder:
         assert is_dataclass(config)
         assert not isinstance(config, type)
         try:
-            write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))
+            write_json(run.path / "env.json", {"verb": verb, **environment()})
+            write_json(run.path / "data.json", data)
+            write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))  # last: now it is a run
         except OSError as error:
             raise UserError(f"out: {run.path} cannot be written ({error.strerror})") from error
-        write_json(run.path / "env.json", {"verb": verb, **environment()})
-        write_json(run.path / "data.json", data)
         return run
 
     @staticmethod
@@ -119,9 +127,23 @@ class RunFolder:
     def load(self) -> dict[str, Any]:
         return load_tensors(self.path / "checkpoints" / "last.pt")
 
-    @property
-    def has_checkpoint(self) -> bool:
-        return (self.path / "checkpoints" / "last.pt").is_file()
+    def continue_with(self, state: Resumable, data: dict[str, object]) -> None:
+        """Put a run back to its last whole epoch and forget what was logged since.
+
+        Raises:
+            UserError: the data changed since, or the checkpoint is damaged or of something else.
+        """
+        before = self.json("data.json")
+        if not isinstance(before, dict) or before.get("sha256") != data["sha256"]:
+            raise UserError(f"{self.path}: the data set has changed since this run began (data.json); it cannot go on")
+        file = self.path / "checkpoints" / "last.pt"
+        if file.is_file():
+            try:
+                state.restore(load_tensors(file))
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+                raise UserError(f"{file}: does not fit this run ({reason})") from error
+        self.rewind(state.epoch)
 
 
 def environment() -> dict[str, object]:

@@ -25,11 +25,11 @@ class BudgetConfig:
         weight: lambda, weight of relu(log(E[cost] / budget)) in the loss of the logits.
     """
 
-    macs: str | None = None
+    macs: str | float | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.macs is not None and not re.fullmatch(r"\d+(\.\d+)?(e\d+)?[KMG]?", self.macs):
+        if isinstance(self.macs, str) and not re.fullmatch(r"\d+(\.\d+)?(e\d+)?[KMG]?", self.macs):
             raise UserError(f"budget.macs: found '{self.macs}', allowed: a number with K, M or G, such as 300M")
         if not self.weight >= 0:
             raise UserError(f"budget.weight: found {self.weight}, allowed: 0 or more")
@@ -37,8 +37,8 @@ class BudgetConfig:
     @property
     def limit(self) -> float | None:
         """The budget as a number of MACs."""
-        if self.macs is None:
-            return None
+        if self.macs is None or isinstance(self.macs, int | float):
+            return self.macs
         number = self.macs.rstrip("KMG")
         return float(number) * SUFFIX[self.macs[len(number) :]]
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dnas.data.augment import augment
 from dnas.data.images import Images, decode
-from dnas.data.market import hold_out, load_market, split_images
+from dnas.data.market import check_matches, hold_out, load_market, split_images
 from dnas.data.sampler import PKSampler
+from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
 from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
@@ -41,10 +42,14 @@ class Search:
         self.config, self.device = config, pick_device(config.device)
         self.space = space.resized(config.input.height or space.height, config.input.width or space.width)
         self.cost = self.space.spec.cost(self.space.input)
-        self.relaxation = Relaxation(decisions(space.spec)).to(self.device)
+        known = decisions(space.spec)
+        if not known:
+            raise UserError(f"space: {space.name} has no open decision: there is nothing to search")
+        self.relaxation = Relaxation(known).to(self.device)
         self.choices = self._derive()  # refuses an impossible budget before anything is read
         data = load_market(config.data)
         rest, held = hold_out(data.train, config.holdout, config.seed)
+        check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
         self.held_out = decode(held, *size)
         if config.arch.data == "split":
@@ -120,6 +125,7 @@ class Search:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
+        torch.manual_seed(seeds.derive(self.config.seed, "recalibrate"))  # DCS draws noise in training mode
         generator = seeds.generator(self.config.seed, "recalibrate")
         child.train()
         for _ in range(RECALIBRATION_BATCHES):
@@ -258,12 +264,14 @@ def search(config: SearchConfig, space: Space) -> RunFolder:
 
 
 def resume(config: SearchConfig, space: Space) -> RunFolder:
-    """Go on with the search in `config.out`."""
+    """Go on with the search in `config.out`, from its last whole epoch.
+
+    Raises:
+        UserError: no search there, other data than before, or a damaged checkpoint.
+    """
     folder = RunFolder.open(config.out)
     state = Search(config, space)
-    if folder.has_checkpoint:
-        state.restore(folder.load())
-    folder.rewind(state.epoch)
+    folder.continue_with(state, state.fingerprint)
     return _finish(state, folder)
 
 

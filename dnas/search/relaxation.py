@@ -73,7 +73,7 @@ class Relaxation(nn.Module):
         self.draw = Draw()
 
     def sample(self, temperature: float, mode: Mode, generator: torch.Generator, gradient: bool = True) -> None:
-        """Draw an architecture: refills `self.draw`. In `sampled` this is the one host-device sync of a step.
+        """Draw an architecture: refills `self.draw`. In `sampled` it waits for the device once, to know what to run.
 
         Args:
             temperature: tau of the Gumbel-softmax.

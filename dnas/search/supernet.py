@@ -110,7 +110,7 @@ class Mixed(nn.Module):
 @torch.no_grad()
 def inherit(child: nn.Module, supernet: nn.Module, choices: Choices) -> None:
     """Copy the leading block of every supernet tensor into the child's tensor at the same place."""
-    if isinstance(supernet, Mixed):
+    while isinstance(supernet, Mixed):
         supernet = supernet.operations[supernet.names.index(str(choices[supernet.key]))]
     source = dict(supernet.named_parameters(recurse=False)) | dict(supernet.named_buffers(recurse=False))
     for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dnas.data.augment import InputConfig, augment
 from dnas.data.images import decode, normalise
-from dnas.data.market import hold_out, load_market, split_images
+from dnas.data.market import check_matches, hold_out, load_market, split_images
 from dnas.data.sampler import PKSampler
 from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.errors import UserError
@@ -82,6 +82,25 @@ def test_truncated_image_is_named(pedestrians: Path, tmp_path: Path) -> None:
     wrong = type(split)((damaged,), split.pids[:1], split.camids[:1])
     with pytest.raises(UserError, match=f"{damaged.name}: cannot be read"):
         decode(wrong, 32, 16)
+
+
+def test_sixteen_bits_and_palettes_are_read(pedestrians: Path, tmp_path: Path) -> None:
+    split = load_market(pedestrians).query
+    ramp = np.linspace(0, 65535, 16 * 32).reshape(32, 16)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray((ramp // 257).astype(np.uint8)).convert("P").save(tmp_path / "palette.png")
+    files = (tmp_path / "deep.png", tmp_path / "palette.png")
+    deep, palette = decode(type(split)(files, split.pids[:2], split.camids[:2]), 32, 16).pixels
+    assert int((deep.int() - palette.int()).abs().max()) <= 1
+    assert len(deep.unique()) > 250
+
+
+def test_one_camera_is_refused_before_training(pedestrians: Path) -> None:
+    data = load_market(pedestrians)
+    check_matches(data.query, data.gallery, "query and gallery")
+    one = data.query.subset(data.query.camids == data.query.camids[0])
+    with pytest.raises(UserError, match="query: no image has a match"):
+        check_matches(one, one, "query")
 
 
 def test_hold_out_and_split(pedestrians: Path) -> None:

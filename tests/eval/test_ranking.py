@@ -66,6 +66,12 @@ def test_ties_do_not_depend_on_gallery_order() -> None:
         assert found.first_match[0] == 3  # two wrong images at the same distance come first
 
 
+def test_a_diverged_embedding_is_refused() -> None:
+    ids = (np.array([1, 1]), np.array([0, 1]))
+    with pytest.raises(UserError, match="not finite"):
+        rank(torch.full((2, 2), torch.nan), torch.eye(2), ids, ids)
+
+
 def test_no_valid_query_is_an_error() -> None:
     found = rank(torch.eye(2), torch.eye(2), (np.array([1, 2]), np.zeros(2, int)), (np.array([3, 4]), np.ones(2, int)))
     with pytest.raises(UserError, match="no query has a match"):

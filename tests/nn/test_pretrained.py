@@ -50,6 +50,22 @@ def test_resnet_equals_torchvision(tmp_path: Path) -> None:
     torch.testing.assert_close(ours(x), expected)
 
 
+def test_old_files_load(tmp_path: Path) -> None:
+    """Published files lack batch-norm counters and name a transformer's layers linear_1 and linear_2."""
+    state = {name: tensor for name, tensor in resnet18().state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "w.pt")
+    ours = backbone("resnet18").build(X, Builder())
+    load_weights(ours, tmp_path / "w.pt")
+    assert torch.equal(ours[0].conv1.weight, state["conv1.weight"])
+    vit = VisionTransformer(image_size=32, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
+    old = {
+        n.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for n, t in vit.state_dict().items()
+    }
+    assert any("linear_2" in name for name in old)
+    torch.save(old, tmp_path / "v.pt")
+    load_weights(backbone("vit_tiny_16").build(image(32, 32), Builder()), tmp_path / "v.pt")
+
+
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
     network = backbone("resnet18").build(X, Builder())
     state = resnet18().state_dict()

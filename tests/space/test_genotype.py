@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dnas.cli import main
 from dnas.errors import UserError
 from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
@@ -82,6 +83,19 @@ def test_contradicting_holes_are_refused() -> None:
         uneven.out(image(8, 8))
 
 
+def test_a_genotype_never_runs_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trap, mark = tmp_path / "trap.py", tmp_path / "ran"
+    trap.write_text(f"open({str(mark)!r}, 'w')\n")
+    file = tmp_path / "genotype.json"
+    file.write_text(json.dumps(content() | {"space": str(trap)}))
+    config = tmp_path / "config.yaml"
+    config.write_text(f"space: {trap}\n")
+    assert main(["show", str(file)]) == 2
+    assert main(["search", "--config", str(config), "--data", "d", "--out", str(tmp_path / "o")]) == 2
+    assert "must be typed" in capsys.readouterr().err
+    assert not mark.exists()
+
+
 def test_spaces_are_found_by_name_or_file(tmp_path: Path) -> None:
     assert load_space("tiny_reid").name == "tiny_reid"
     with pytest.raises(UserError, match="found 'huge', allowed: tiny_reid"):
@@ -89,6 +103,14 @@ def test_spaces_are_found_by_name_or_file(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text("from search_spaces.tiny_reid import tiny_reid\nSPACE = tiny_reid()\n")
     assert load_space(str(own)).hash == SPACE.hash
+    own.write_text(  # as this project writes its own: postponed annotations and a dataclass
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass A:\n    x: int\nfrom search_spaces.tiny_reid import tiny_reid\nSPACE = tiny_reid()\n"
+    )
+    assert load_space(str(own)).hash == SPACE.hash
+    own.write_text("SPACE = (\n")
+    with pytest.raises(UserError, match=r"own.py: SyntaxError"):
+        load_space(str(own))
     own.write_text("SPACE = 3\n")
     with pytest.raises(UserError, match="expected a variable SPACE"):
         load_space(str(own))

@@ -47,7 +47,7 @@ BASELINE = {name: name.split(" + ")[0] for name in MODELS if " + " in name} | {
 
 
 def settings(data: str, out: Path, attention: str, loss: LossConfig, seed: int, test: bool = True) -> RetrainConfig:
-    """A cut ResNet-18 on small images: under a minute on two cores. The last fifth of the identities is held out."""
+    """A cut ResNet-18 on small images: under a minute on two cores. A fifth of the training identities is held out."""
     letters = "omniglot" in str(out)
     return RetrainConfig(
         data,
