@@ -18,5 +18,5 @@ train() {
     else step retrain --config $config --data "$data" --out "$out/$1" "${@:2}"; fi
 }
 train searched --genotype "$out/search"
-train fixed --backbone mobilenet_v2 --backbone_width 0.5 --backbone_small true
+train fixed --backbone resnet18 --backbone_width 0.1875
 step compare "$out/searched" "$out/fixed" -o "$out/compare.png"

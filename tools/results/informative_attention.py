@@ -2,6 +2,7 @@
 
     python tools/results/informative_attention.py tune   DATA OUT    eta, beta and bound on held-out identities
     python tools/results/informative_attention.py run    DATA OUT    every model, 5 seeds; a finished run is kept
+    python tools/results/informative_attention.py also   DATA OUT    the finished runs on another query and gallery
     python tools/results/informative_attention.py report DATA OUT    table (Markdown) and plots into OUT
 
 DATA is a folder in Market-1501 layout. A name of OUT that contains 'omniglot' turns flips off.
@@ -19,13 +20,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dnas.data.augment import InputConfig
+from dnas.data.market import load_market
 from dnas.draw.style import SERIES, style
 from dnas.eval.bootstrap import paired_difference
+from dnas.eval.embed import retrieve
 from dnas.loss.objective import LossConfig
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from retrain.config import RetrainConfig
-from retrain.train import resume, retrain
+from retrain.load import load
+from retrain.train import resume, retrain, save_ranking
 
 SEEDS = range(5)
 PAPER = LossConfig(eta=1.0, bound="paper")
@@ -70,7 +74,7 @@ def once(config: RetrainConfig) -> RunFolder:
     folder = RunFolder(config.out)
     if (folder.path / "summary.json").exists():
         return folder
-    return resume(config) if folder.config_file.exists() else retrain(config)
+    return resume(config.out) if folder.config_file.exists() else retrain(config)
 
 
 def tune(data: str, out: Path) -> None:
@@ -99,27 +103,49 @@ def run(data: str, out: Path) -> None:
             once(settings(data, out / f"{name.replace(' ', '_')}-{seed}", attention, loss, seed))
 
 
+def also(data: str, out: Path) -> None:
+    """Evaluate every finished run on the query and gallery of DATA too (occluded queries, say)."""
+    found = load_market(data)
+    for seed in SEEDS:
+        for name in MODELS:
+            run_ = load(out / f"{name.replace(' ', '_')}-{seed}", "cpu")
+            query, gallery = run_.decode(found.query), run_.decode(found.gallery)
+            ranking = retrieve(run_.network, query, gallery)
+            save_ranking(run_.folder.path / "also_per_query.npz", ranking, query)
+            run_.folder.write("also.json", {"data": found.fingerprint(), "test": ranking.metrics()})
+
+
 def report(out: Path) -> None:
     """The table and the plots, from the run folders alone."""
     runs = {name: [RunFolder(out / f"{name.replace(' ', '_')}-{seed}") for seed in SEEDS] for name in MODELS}
-    ap = {name: np.stack([np.load(r.path / "per_query.npz")["ap"] for r in folders]) for name, folders in runs.items()}
-    pids = np.load(runs["DCS"][0].path / "per_query.npz")["pids"]
-    lines = [
-        "| model | mAP (%) | Rank-1 (%) | IB train | IB held out | IB test | against | difference in mAP |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    has_also = all((folder.path / "also.json").exists() for folders in runs.values() for folder in folders)
+    files = {"": "per_query.npz"} | ({"occluded ": "also_per_query.npz"} if has_also else {})
+    ap = {
+        (title, name): np.stack([np.load(folder.path / file)["ap"] for folder in folders])
+        for title, file in files.items()
+        for name, folders in runs.items()
+    }
+    heads = ["model", "mAP (%)", "Rank-1 (%)"] + (["occluded mAP (%)"] if has_also else [])
+    heads += ["IB train", "IB held out", "IB test", "against", *(f"difference in {title}mAP" for title in files)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, folders in runs.items():
         summaries = [r.json("summary.json") for r in folders]
         cells = [_spread([100 * s["test"][key] for s in summaries], 1) for key in ("mAP", "rank1")]
+        if has_also:
+            cells.append(_spread([100 * r.json("also.json")["test"]["mAP"] for r in folders], 1))
         cells += [
             _spread([s["information"][which]["IB"] for s in summaries], 3) for which in ("train", "held_out", "test")
         ]
         other = BASELINE.get(name)
-        versus = "| |"
-        if other:
-            d = paired_difference(100 * ap[name], 100 * ap[other], pids)
-            versus = f"| {other} | {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}] |"
-        lines.append(f"| {name} | {' | '.join(cells)} {versus}")
+        cells.append(other or "")
+        for title, file in files.items():
+            if not other:
+                cells.append("")
+                continue
+            pids = np.load(folders[0].path / file)["pids"]
+            d = paired_difference(100 * ap[title, name], 100 * ap[title, other], pids)
+            cells.append(f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     table = "\n".join(lines)
     (out / "table.md").write_text(table + "\n")
     print(table)
@@ -156,15 +182,16 @@ def _curves(runs: dict[str, list[RunFolder]], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The experiment of docs/results/informative-attention.md.")
-    parser.add_argument("action", choices=("tune", "run", "report"))
+    parser.add_argument("action", choices=("tune", "run", "also", "report"))
     parser.add_argument("data")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    actions = {"tune": tune, "run": run, "also": also}
     options.out.mkdir(parents=True, exist_ok=True)
     if options.action == "report":
         report(options.out)
     else:
-        {"tune": tune, "run": run}[options.action](options.data, options.out)
+        actions[options.action](options.data, options.out)
 
 
 if __name__ == "__main__":
