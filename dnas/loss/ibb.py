@@ -25,11 +25,13 @@ UNIFORM_SHARE = 1e-6
 
 
 def default_beta(columns: int) -> float:
-    """Inverse temperature 2 log C: a centroid one unit of squared distance nearer outweighs C - 1 others by a factor C.
+    """Inverse temperature log K: a centroid nearer by one unit of squared distance has half the mass against K - 1.
 
-    At a fixed beta the assignment goes to uniform as C grows, and the term falls asleep.
+    The soft assignment goes from uniform to one-hot around there, at any K, and there the gradient of the
+    term is largest; at a fixed beta it goes to uniform as K grows, and the term falls asleep
+    (docs/results/informative-attention.md).
     """
-    return 2 * math.log(max(columns, 2))
+    return math.log(max(columns, 2))
 
 
 def log_assignment(features_BD: Tensor, centroids_CD: Tensor, beta: float, known_C: Tensor | None = None) -> Tensor:

@@ -29,14 +29,14 @@ class LossConfig:
         eta: weight of the information bottleneck bound; 0 turns it off.
         eta_warmup: share of the epochs before which eta is 0: features are not yet meaningful.
         bound: `paper`, or `tight` (a tighter bound, with a gradient in both terms).
-        beta: inverse temperature of the soft assignment; none: 2 log(identities).
+        beta: inverse temperature of the soft assignment; none: log(identities).
         refresh: class statistics by a pass at the start of each `epoch`, or by moving averages (`ema`).
         assign: clusters of soft assignment, for very many identities (needs refresh epoch); none: one per identity.
     """
 
     smoothing: float = 0.1
     margin: float = 0.3
-    eta: float = 0.1
+    eta: float = 0.3
     eta_warmup: float = 0.3
     bound: Literal["paper", "tight"] = "paper"
     beta: float | None = None

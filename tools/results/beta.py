@@ -73,8 +73,8 @@ def main() -> None:
                 name,
                 "gradient at beta = 1:",
                 round(measure(features, labels, 1.0, False)[1], 5),
-                "at 2 log C:",
-                round(measure(features, labels, 2 * scale, False)[1], 5),
+                "at log C:",
+                round(measure(features, labels, scale, False)[1], 5),
             )
         titles = (
             "log perplexity of phi / log C\n(1: uniform, 0: one-hot)",
@@ -83,7 +83,7 @@ def main() -> None:
         )
         for axes, title in zip(grid, titles, strict=True):
             axes.set_xscale("log")
-            axes.axvline(2, color="#222222", linestyle=":", linewidth=1)
+            axes.axvline(1, color="#222222", linestyle=":", linewidth=1)
             axes.set_xlabel("beta / log C  (dotted: the default)")
             axes.set_title(title, fontsize=10)
         grid[0].legend(frameon=False, fontsize=7)

@@ -32,8 +32,8 @@ from retrain.load import load
 from retrain.train import resume, retrain, save_ranking
 
 SEEDS = range(5)
-PAPER = LossConfig(eta=1.0, bound="paper")
-TIGHT = LossConfig(eta=0.3, bound="tight")
+PAPER = LossConfig(eta=0.3, bound="paper")
+TIGHT = LossConfig(eta=0.1, bound="tight")
 OFF = LossConfig(eta=0.0)
 MODELS: dict[str, tuple[str, LossConfig]] = {
     "no attention": ("none", OFF),
@@ -82,8 +82,9 @@ def tune(data: str, out: Path) -> None:
     first = once(settings(data, out / "tune-off-0", "dcs", OFF, 0, test=False))
     classes = first.json("summary.json")["information"]["train"]["identities"]
     grid = [OFF]
-    grid += [LossConfig(eta=eta, beta=b * float(np.log(classes))) for eta in (0.1, 0.3, 1.0) for b in (1.0, 2.0, 4.0)]
-    grid += [LossConfig(eta=eta, bound="tight", beta=2 * float(np.log(classes))) for eta in (0.1, 0.3, 1.0)]
+    grid += [LossConfig(eta=eta, beta=b * float(np.log(classes))) for eta in (0.1, 0.3) for b in (1.0, 2.0, 4.0)]
+    grid += [LossConfig(eta=1.0, beta=float(np.log(classes)))]
+    grid += [LossConfig(eta=eta, bound="tight", beta=float(np.log(classes))) for eta in (0.1, 0.3, 1.0)]
     for loss in grid:
         name = "off" if loss.eta == 0 else f"{loss.bound}-{loss.eta:g}-{loss.beta:.1f}"
         runs = [once(settings(data, out / f"tune-{name}-{seed}", "dcs", loss, seed, test=False)) for seed in range(2)]
