@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from dnas.data.augment import InputConfig
-from dnas.errors import UserError
+from dnas.errors import UserError, check_range
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
 from dnas.run.schedules import OptimConfig
@@ -55,7 +56,5 @@ class RetrainConfig:
             raise UserError("retrain: give one of --genotype FILE and --backbone NAME")
         if self.genotype is not None and (self.attention != "none" or self.weights is not None):
             raise UserError("retrain: --attention and --weights are for a fixed --backbone")
-        if not 0 <= self.holdout < 1:
-            raise UserError(f"holdout: found {self.holdout}, allowed: 0 to below 1")
-        if self.seed < 0 or self.eval_every < 0:
-            raise UserError(f"seed, eval_every: found {self.seed}, {self.eval_every}, allowed: 0 or more")
+        check_range(self, "", 0, 0.999, "holdout")
+        check_range(self, "", 0, math.inf, "seed", "eval_every")

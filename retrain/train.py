@@ -64,7 +64,8 @@ class Retraining:
     def run(self, folder: RunFolder) -> None:
         """Train to the end, from wherever this state is, then evaluate."""
         epochs = self.config.optim.epochs
-        with EpochProgress(f"retrain {self.model.name}", epochs, self.epoch) as progress:
+        log = folder.path / "log.txt"
+        with EpochProgress(f"retrain {self.model.name}", epochs, self.epoch, log) as progress:
             while self.epoch < epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnas.data.images import normalise
-from dnas.errors import UserError
+from dnas.errors import check_range
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class InputConfig:
     erase: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("flip", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"input.{name}: found {getattr(self, name)}, allowed: 0 to 1")
-        for name in ("height", "width", "pad"):
-            if not 0 <= getattr(self, name) <= 4096:
-                raise UserError(f"input.{name}: found {getattr(self, name)}, allowed: 0 to 4096")
+        check_range(self, "input.", 0, 1, "flip", "erase")
+        check_range(self, "input.", 0, 4096, "height", "width", "pad")
 
 
 def augment(pixels: Tensor, config: InputConfig, generator: torch.Generator) -> Tensor:

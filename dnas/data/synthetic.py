@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 
 from dnas.data.market import FOLDERS
 from dnas.data.pedestrian import Camera, Person, photograph
-from dnas.errors import UserError
+from dnas.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,11 @@ class SynthConfig:
     occluded: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("ids", 4, 9999),
-            ("cameras", 2, 99),
-            ("images", 2, 99),
-            ("height", 16, 1024),
-            ("width", 8, 1024),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"{name}: found {getattr(self, name)}, allowed: {low} to {high}")
-        if self.seed < 0:
-            raise UserError(f"seed: found {self.seed}, allowed: 0 or more")
+        check_range(self, "", 4, 9999, "ids")
+        check_range(self, "", 0, math.inf, "seed")
+        check_range(self, "", 2, 99, "cameras", "images")
+        check_range(self, "", 16, 1024, "height")
+        check_range(self, "", 8, 1024, "width")
 
 
 def synthesise(config: SynthConfig) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pytorch_metric_learning.miners import BatchHardMiner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnas.errors import UserError
+from dnas.errors import UserError, check_range
 from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
 from dnas.nn.reid_net import Output
 
@@ -44,14 +44,10 @@ class LossConfig:
     assign: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("smoothing", 0.0, 0.99),
-            ("margin", 0.0, 2.0),
-            ("eta", 0.0, 1e6),
-            ("eta_warmup", 0.0, 1.0),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"loss.{name}: found {getattr(self, name)}, allowed: {low} to {high}")
+        check_range(self, "loss.", 0, 0.99, "smoothing")
+        check_range(self, "loss.", 0, 2, "margin")
+        check_range(self, "loss.", 0, 1e6, "eta")
+        check_range(self, "loss.", 0, 1, "eta_warmup")
         if self.assign is not None and (self.assign < 2 or self.refresh != "epoch"):
             found = f"{self.assign} with refresh {self.refresh}"
             raise UserError(f"loss.assign: found {found}, allowed: 2 or more clusters, with refresh epoch")
@@ -86,13 +82,17 @@ class Objective(nn.Module):
             "id": F.cross_entropy(logits, labels_B, label_smoothing=self.config.smoothing),
             "triplet": self.triplet(feature, labels_B, self.miner(feature, labels_B)),
         }
-        if self.config.eta > 0 and self.config.refresh == "ema" and follow:
-            self.statistics.update(output.embedding_BD.detach(), labels_B)
-        eta = self.eta(progress)
-        if eta > 0:
+        if self.config.eta > 0:
             with torch.autocast(labels_B.device.type, enabled=False):
-                log_phi_BK = self.statistics.log_assignment(output.embedding_BD)
-                log_q_BK = self.statistics.log_q_rows(labels_B)
-                terms["ibb"] = eta * bound(log_phi_BK, log_q_BK, tight=self.config.bound == "tight")
-            self.watched = assignment_entropies(log_phi_BK.detach())
+                terms |= self._bottleneck(output.embedding_BD, labels_B, self.eta(progress), follow)
         return terms
+
+    def _bottleneck(self, embedding_BD: Tensor, labels_B: Tensor, eta: float, follow: bool) -> dict[str, Tensor]:
+        if self.config.refresh == "ema" and follow:
+            self.statistics.update(embedding_BD.detach(), labels_B)
+        if eta == 0:
+            return {}
+        log_phi_BK = self.statistics.log_assignment(embedding_BD)
+        self.watched = assignment_entropies(log_phi_BK.detach())
+        log_q_BK = self.statistics.log_q_rows(labels_B)
+        return {"ibb": eta * bound(log_phi_BK, log_q_BK, tight=self.config.bound == "tight")}

@@ -52,9 +52,9 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
         else:
             groups[-1].append(layer)
     merged = [groups[0] + groups[1], groups[2], groups[3][:2], groups[3][2:]]
-    stem = MobileNetConv(0, scaled(32), 3, 1 if small else 2)
+    stem = MobileNetConv(scaled(32), 3, 1 if small else 2)
     stages = [Chain((*group, attention(stage)), name=f"stage {stage}") for stage, group in enumerate(merged, start=1)]
-    last = MobileNetConv(index, scaled(1280) if width > 1 else 1280, 1)
+    last = MobileNetConv(scaled(1280) if width > 1 else 1280, kernel=1, index=index)
     return Chain((stem, *stages, last))
 
 

@@ -9,6 +9,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from dnas.nn.builder import Builder
+from dnas.nn.conv import ConvNormAct
 from dnas.nn.pretrained import BackbonePart, NamedSequence
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
@@ -16,27 +17,15 @@ from dnas.space.spec import Spec
 
 
 @dataclass(frozen=True)
-class MobileNetConv(Spec):
+class MobileNetConv(ConvNormAct):
     """Convolution, batch norm, ReLU6: the first and the last layer; `index` as in torchvision's features.N."""
 
-    index: int
-    width: int
-    kernel: int
-    stride: int = 1
-
-    @property
-    def label(self) -> str:
-        return f"conv {self.kernel}x{self.kernel}" + (f" s{self.stride}" if self.stride > 1 else "")
-
-    def out(self, x: Shape) -> Shape:
-        return x.down(self.stride).with_channels(Channels.of(self.width))
-
-    def cost(self, x: Shape) -> cost.Cost:
-        return cost.conv(x.channels, self.width, self.kernel, self.out(x).positions) + cost.norm(self.width)
+    index: int = 0
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         part = BackbonePart()
-        layer = Conv2dNormActivation(x.channels.size, self.width, self.kernel, self.stride, activation_layer=nn.ReLU6)
+        c_out = self.out(x).channels.size
+        layer = Conv2dNormActivation(x.channels.size, c_out, self.kernel, self.stride, activation_layer=nn.ReLU6)
         part.features = NamedSequence({str(self.index): layer})
         return part
 

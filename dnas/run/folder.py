@@ -1,7 +1,7 @@
 """The run folder: everything that compare and report show is read back from here.
 
     config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/last.pt
-    genotype.json  cost.json  per_query.npz  summary.json  figures/
+    genotype.json  cost.json  per_query.npz  summary.json  log.txt
 
 metrics.jsonl holds only what a rerun reproduces; times go to timing.jsonl.
 """

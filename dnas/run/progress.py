@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -13,9 +14,9 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class EpochProgress:
-    """A bar over epochs; each epoch says how it went."""
+    """A bar over epochs; each epoch says how it went, on the terminal and in a log file."""
 
-    def __init__(self, title: str, epochs: int, done: int = 0) -> None:
+    def __init__(self, title: str, epochs: int, done: int, log: Path) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(24),
@@ -27,7 +28,7 @@ class EpochProgress:
         )
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
-        self.title, self.epochs = title, epochs
+        self.title, self.epochs, self.log = title, epochs, log
 
     def __enter__(self) -> EpochProgress:
         self.bar.__enter__()
@@ -42,5 +43,8 @@ class EpochProgress:
         """Say how epoch `number` (counted from 0) went."""
         news = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
         self.bar.update(self.task, advance=1, news=news)
+        line = f"{self.title} {number + 1}/{self.epochs}  {news}"
+        with self.log.open("a") as stream:
+            stream.write(line + "\n")
         if not console.is_terminal:
-            console.print(f"{self.title} {number + 1}/{self.epochs}  {news}")
+            console.print(line)

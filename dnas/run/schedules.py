@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dnas.errors import UserError
+from dnas.errors import check_range
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,10 @@ class OptimConfig:
     dcs_temperature_end: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("warmup", 0), ("identities", 2), ("images", 2)):
-            if getattr(self, name) < low:
-                raise UserError(f"optim.{name}: found {getattr(self, name)}, allowed: {low} or more")
-        for name in ("dcs_temperature", "dcs_temperature_end"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"optim.{name}: found {getattr(self, name)}, allowed: above 0")
-        for name in ("lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name}: found {getattr(self, name)}, allowed: 0 or more")
+        check_range(self, "optim.", 1, math.inf, "epochs")
+        check_range(self, "optim.", 2, math.inf, "identities", "images")
+        check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay")
+        check_range(self, "optim.", 1e-3, 1e3, "dcs_temperature", "dcs_temperature_end")
 
     def lr_at(self, progress: float) -> float:
         """Learning rate at `progress` (epochs done so far, fractions included)."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dnas.data.augment import InputConfig
-from dnas.errors import UserError
+from dnas.errors import UserError, check_range
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
 from dnas.run.schedules import OptimConfig
@@ -31,8 +32,7 @@ class BudgetConfig:
     def __post_init__(self) -> None:
         if isinstance(self.macs, str) and not re.fullmatch(r"\d+(\.\d+)?(e\d+)?[KMG]?", self.macs):
             raise UserError(f"budget.macs: found '{self.macs}', allowed: a number with K, M or G, such as 300M")
-        if not self.weight >= 0:
-            raise UserError(f"budget.weight: found {self.weight}, allowed: 0 or more")
+        check_range(self, "budget.", 0, math.inf, "weight")
 
     @property
     def limit(self) -> float | None:
@@ -66,11 +66,9 @@ class ArchConfig:
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "temperature_end", "lr"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"arch.{name}: found {getattr(self, name)}, allowed: above 0")
-        if not 0 <= self.weights_only < 1:
-            raise UserError(f"arch.weights_only: found {self.weights_only}, allowed: 0 to below 1")
+        check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
+        check_range(self, "arch.", 0, math.inf, "lr", "entropy")
+        check_range(self, "arch.", 0, 0.99, "weights_only")
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,5 @@ class SearchConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
 
     def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise UserError(f"holdout: found {self.holdout}, allowed: above 0, below 1")
-        if self.seed < 0 or self.eval_every < 0:
-            raise UserError(f"seed, eval_every: found {self.seed}, {self.eval_every}, allowed: 0 or more")
+        check_range(self, "", 0.001, 0.999, "holdout")
+        check_range(self, "", 0, math.inf, "seed", "eval_every")

@@ -71,7 +71,7 @@ class Search:
     def run(self, folder: RunFolder) -> None:
         """Search to the end, from wherever this state is."""
         config = self.config
-        with EpochProgress("search", config.optim.epochs, self.epoch) as progress:
+        with EpochProgress("search", config.optim.epochs, self.epoch, folder.path / "log.txt") as progress:
             while self.epoch < config.optim.epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch()

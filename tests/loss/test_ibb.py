@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnas.loss.ibb import ClassStatistics, bound, default_beta, information_bottleneck, log_assignment
+from dnas.loss.objective import LossConfig, Objective
+from dnas.nn.reid_net import Output
 
 
 def plain_information(phi_f: Tensor, phi_x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -89,6 +91,35 @@ def test_gradient_of_both_forms() -> None:
             return bound(log_assignment(F.normalize(f, dim=1), centroids, 5.0), log_q[y], tight)
 
         assert torch.autograd.gradcheck(loss, (features,))
+
+
+def test_the_first_term_has_no_gradient() -> None:
+    """The paper's bound as written, with its double sum over B x C x C, has the gradient of our part of it."""
+    features = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    centroids = F.normalize(torch.randn(4, 6, dtype=torch.float64), dim=1)
+    log_q, phi_x = (
+        torch.randn(4, 4, dtype=torch.float64).log_softmax(1),
+        torch.randn(5, 4, dtype=torch.float64).softmax(1),
+    )
+    y = torch.tensor([0, 1, 2, 3, 0])
+    phi_f = log_assignment(F.normalize(features, dim=1), centroids, 5.0).exp()
+    first = (phi_f[:, :, None] * phi_x[:, None, :] * phi_x.log()[:, None, :]).sum((1, 2)).mean()
+    assert float(torch.autograd.grad(first, features, retain_graph=True)[0].abs().max()) < 1e-15
+    whole = first - (phi_f * log_q[y]).sum(1).mean()
+    expected = torch.autograd.grad(whole, features)[0]
+    ours = bound(log_assignment(F.normalize(features, dim=1), centroids, 5.0), log_q[y])
+    torch.testing.assert_close(torch.autograd.grad(ours, features)[0], expected)
+
+
+def test_float32_under_autocast() -> None:
+    objective = Objective(LossConfig(eta=1.0, eta_warmup=0.0), identities=3, dim=8)
+    features, y = torch.randn(6, 8, requires_grad=True), torch.arange(3).repeat(2)
+    terms = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms.append(objective(Output(features, features, torch.randn(6, 3)), y, 1.0, follow=not enabled)["ibb"])
+    assert terms[1].dtype == torch.float32
+    torch.testing.assert_close(terms[1], terms[0], rtol=0, atol=0)
 
 
 def test_refresh_gives_class_means_and_mean_assignments() -> None:
