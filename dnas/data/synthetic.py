@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dnas.data.camera import Camera, photograph
 from dnas.data.market import FOLDERS
-from dnas.data.pedestrian import Camera, Person, photograph
+from dnas.data.pedestrian import Person
 from dnas.errors import UserError, check_range
 
 

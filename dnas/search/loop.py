@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dnas.data.augment import augment
@@ -142,10 +144,7 @@ class Search:
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
         joint = arch.data == "joint"
         batches = self._sampler(self.train).epoch(epoch)
-        turns = self._sampler(self.logit_images)
-        logit_batches = [
-            b for round_ in range(-(-len(batches) // len(turns))) for b in turns.epoch(epoch * 1000 + round_)
-        ]
+        logit_batches = self._logit_batches(len(batches))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
             embedding = embed(self.recalibrated(self.choices), self.train)
             clustering = seeds.generator(config.seed, "cluster", epoch)
@@ -153,31 +152,13 @@ class Search:
         self.net.train()
         losses, watched = Averages(), Averages()
         for step, indices in enumerate(batches):
-            progress = (epoch + step / len(batches)) / epochs
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
-            for group in self.weight_optimiser.param_groups:
-                group["lr"] = config.optim.lr_at(epoch + step / len(batches))
-            draw = seeds.generator(config.seed, "draw", epoch, step)
-            self.relaxation.sample(temperature, arch.mode, draw, gradient=joint and with_logits)
-            terms = self._terms(self.train, indices, progress, (epoch, step, 0))
-            loss = sum(terms.values(), torch.zeros((), device=self.device))
-            self.weight_optimiser.zero_grad(set_to_none=True)
-            self.logit_optimiser.zero_grad(set_to_none=True)
-            if joint and with_logits:
-                (loss + self._logit_terms()).backward()
-            else:
-                loss.backward()
-            self.weight_optimiser.step()
+            noise = seeds.generator(config.seed, "draw", epoch, step)
+            self.relaxation.sample(temperature, arch.mode, noise, gradient=joint and with_logits)
+            terms = self._weight_step(indices, epoch + step / len(batches), step, joint and with_logits)
             if with_logits and not joint:
-                self.relaxation.sample(temperature, arch.mode, draw)
-                logit_terms = self._terms(
-                    self.logit_images, logit_batches[step], progress, (epoch, step, 1), follow=False
-                )
-                logit_loss = sum(logit_terms.values(), self._logit_terms())
-                logit_loss.backward(inputs=[self.relaxation.logits_HK])
-                terms["logit_loss"] = logit_loss
-            if with_logits:
-                self.logit_optimiser.step()
+                self.relaxation.sample(temperature, arch.mode, noise)
+                terms["logit_loss"] = self._logit_step(logit_batches[step], epoch + step / len(batches), step)
             losses.add(terms)
             watched.add(self.objective.watched)
         return {
@@ -188,6 +169,35 @@ class Search:
             "assignment": watched.means(),
             **self._architecture(),
         }
+
+    def _logit_batches(self, count: int) -> list[NDArray[np.int64]]:
+        """As many batches for the logits as for the weights: passes over the smaller share, one after the other."""
+        sampler = self._sampler(self.logit_images)
+        rounds = -(-count // len(sampler))
+        return [batch for turn in range(rounds) for batch in sampler.epoch(self.epoch * 1000 + turn)]
+
+    def _weight_step(self, indices: NDArray[np.int64], at: float, step: int, joint: bool) -> dict[str, Tensor]:
+        """One step of the weights (`joint`: and of the logits) under the current draw; `at`: epochs done so far."""
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = self.config.optim.lr_at(at)
+        terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
+        loss = sum(terms.values(), self._logit_terms() if joint else torch.zeros((), device=self.device))
+        self.weight_optimiser.zero_grad(set_to_none=True)
+        self.logit_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.weight_optimiser.step()
+        if joint:
+            self.logit_optimiser.step()
+        return terms
+
+    def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
+        """One step of the logits alone under the current draw; the weights get no gradient."""
+        terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
+        loss = sum(terms.values(), self._logit_terms())
+        self.logit_optimiser.zero_grad(set_to_none=True)
+        loss.backward(inputs=[self.relaxation.logits_HK])
+        self.logit_optimiser.step()
+        return loss
 
     def _architecture(self) -> dict[str, Any]:
         """Where the choices stand, for the log."""
@@ -202,12 +212,13 @@ class Search:
         }
 
     def _terms(
-        self, images: Images, indices: Any, progress: float, at: tuple[int, int, int], follow: bool = True
+        self, images: Images, indices: NDArray[np.int64], at: float, seed: tuple[int, ...], follow: bool = True
     ) -> dict[str, Tensor]:
         index = torch.from_numpy(indices)
         pixels = images.pixels[index].to(self.device, non_blocking=True)
         labels = images.labels[index].to(self.device, non_blocking=True)
-        inputs = augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *at))
+        inputs = augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *seed))
+        progress = at / self.config.optim.epochs
         terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, progress, follow)
         return terms
 
