@@ -64,7 +64,7 @@ def settings(data: str, out: Path, attention: str, loss: LossConfig, seed: int, 
         eval_every=4 if test else 0,
         test=test,
         input=InputConfig(64, 64 if letters else 32, flip=0.0 if letters else 0.5),
-        optim=OptimConfig(epochs=16 if letters else 24, lr=3e-3),
+        optim=OptimConfig(epochs=16, lr=3e-3),
         loss=loss,
     )
 
