@@ -86,7 +86,7 @@ def main() -> None:
             axes.axvline(1, color="#222222", linestyle=":", linewidth=1)
             axes.set_xlabel("beta / log C  (dotted: the default)")
             axes.set_title(title, fontsize=10)
-        grid[0].legend(frameon=False, fontsize=7)
+        grid[1].legend(frameon=False, fontsize=7, loc="upper right")
         figure.tight_layout()
         figure.savefig(options.out)
 
