@@ -40,6 +40,9 @@ def draw_scatter(points: Sequence[Point], file: Path) -> None:
             axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
             axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
             axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{point.name} (n = {len(accuracy)})")
+        every = [100 * value for point in points for value in point.mean_ap]
+        spare = max(0.5, (5 - max(every) + min(every)) / 2)  # at least five points of mAP: small gaps look small
+        axes.set_ylim(min(every) - spare, max(every) + spare)
         axes.set_xscale("log")
         axes.set_xlabel("multiply-accumulates of one image (millions, log scale)")
         axes.set_ylabel("mAP on query and gallery (%)")
