@@ -96,6 +96,28 @@ def test_every_configuration_is_valid() -> None:
         assert from_plain(kind, {"data": "d", "out": "o", **model, **content}, file.name).data == "d"
 
 
+def test_the_four_models_train(pedestrians: Path, tmp_path: Path) -> None:
+    """{RIB-DCS, RIB-CA} x {fixed, searched}, and RIB-DCS on a transformer: each configuration, cut to a few images."""
+    configs = Path(__file__).parent.parent / "configs"
+    road = [*SMALL, "--data", pedestrians, "--optim.epochs", 2]
+    cut = ["--backbone_width", 0.125]
+    for kind in ("dcs", "ca"):
+        found = tmp_path / f"{kind}-search"
+        assert (
+            run("search", "--config", configs / f"rib-{kind}-search.yaml", *road, "--holdout", 0.4, "--out", found) == 0
+        )
+        words = ["--config", configs / f"rib-{kind}-searched.yaml", *road, "--genotype", found]
+        assert run("retrain", *words, "--out", tmp_path / f"{kind}-searched") == 0
+        words = ["--config", configs / f"rib-{kind}-fixed.yaml", *road, *cut]
+        assert run("retrain", *words, "--out", tmp_path / f"{kind}-fixed") == 0
+    words = ["--config", configs / "rib-dcs-vit.yaml", *road, *cut]
+    assert run("retrain", *words, "--out", tmp_path / "vit") == 0
+    for name in ("dcs-searched", "ca-searched", "dcs-fixed", "ca-fixed", "vit"):
+        last = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+        assert last["loss"]["ibb"] > 0, name  # the bound is at work
+        assert bool(last["selected"]) == (not name.startswith("ca")), name
+
+
 def test_resume_continues_search_and_retraining(
     pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,11 +55,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
-    sets = {f"synthetic, C = {c:,}": synthetic(c) for c in (20, 100, 751, 2000)}
+    sets = {f"C = {c:,}": synthetic(c) for c in (20, 100, 751, 2000)}
     if options.run:
         run = load(options.run, "cpu")
         images = run.decode(load_market(run.config.data).train)
-        sets[f"{run.model.name}, training images, C = {images.identities}"] = (run.embed(images), images.labels)
+        sets[f"trained, C = {images.identities}"] = (run.embed(images), images.labels)
     with style():
         figure, grid = plt.subplots(1, 3, figsize=(13, 4))
         for colour, marker, (name, (features, labels)) in zip(SERIES, MARKERS, sets.items(), strict=False):
@@ -86,7 +86,7 @@ def main() -> None:
             axes.axvline(1, color="#222222", linestyle=":", linewidth=1)
             axes.set_xlabel("beta / log C  (dotted: the default)")
             axes.set_title(title, fontsize=10)
-        grid[1].legend(frameon=False, fontsize=7, loc="upper right")
+        grid[0].legend(frameon=False, fontsize=7, loc="lower left")
         figure.tight_layout()
         figure.savefig(options.out)
 
