@@ -37,6 +37,7 @@ TIGHT = LossConfig(eta=0.1, bound="tight")
 OFF = LossConfig(eta=0.0)
 MODELS: dict[str, tuple[str, LossConfig]] = {
     "no attention": ("none", OFF),
+    "no attention + paper bound": ("none", PAPER),
     "DCS": ("dcs", OFF),
     "DCS + paper bound": ("dcs", PAPER),
     "DCS + tight bound": ("dcs", TIGHT),
