@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dnas.errors import UserError
 from dnas.space.spec import Space
-from search_spaces.fbnetv2_reid import fbnetv2_reid
-from search_spaces.tiny_reid import tiny_reid
+from search_spaces.attention_sites import attention_sites
+from search_spaces.cells_reid import cells_reid
+from search_spaces.fbnetv2_reid import LARGE_OPS, fbnetv2_reid, tiny_reid
 
 SPACES: Mapping[str, Space] = {
     space.name: space
@@ -18,8 +19,16 @@ SPACES: Mapping[str, Space] = {
         tiny_reid(),
         tiny_reid("tiny_reid_dcs", ("dcs",)),
         tiny_reid("tiny_reid_ca", ("se",)),
-        fbnetv2_reid("dcs", "fbnetv2_reid_dcs"),
-        fbnetv2_reid("se", "fbnetv2_reid_ca"),
+        fbnetv2_reid("fbnetv2_reid"),
+        fbnetv2_reid("fbnetv2_reid_dcs", ("dcs",)),
+        fbnetv2_reid("fbnetv2_reid_ca", ("se",)),
+        fbnetv2_reid("fbnetv2_reid_ops", plan=LARGE_OPS),
+        cells_reid("cells_reid", stem=(16, 32), plan="NNRNNRNN", width=16, head=1024, height=256),
+        cells_reid("cells_reid_tiny", stem=(16,), plan="RNRN", width=8, head=256, height=128),
+        attention_sites("attention_sites_resnet50", "resnet50"),
+        attention_sites("attention_sites_mobilenet_v2", "mobilenet_v2"),
+        attention_sites("attention_sites_vit_s_16", "vit_s_16", cells=("none", "dcs")),
+        attention_sites("attention_sites_tiny", "resnet18", width=0.25, small=True),
     )
 }
 

@@ -2,15 +2,26 @@
 
 import random
 
-from dnas.nn.attention import site
+from dnas.nn.attention import ATTENTION, site
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
 from dnas.space.holes import Width
 from dnas.space.spec import Choice, OneOf, Space, decisions
 from search_spaces import SPACES
+from search_spaces.attention_sites import attention_sites
 
-ALL = [space.resized(32, 16) for space in SPACES.values()]
+SITES = {
+    "attention_sites_resnet50": ("resnet50", tuple(ATTENTION)),
+    "attention_sites_mobilenet_v2": ("mobilenet_v2", tuple(ATTENTION)),
+    "attention_sites_vit_s_16": ("vit_s_16", ("none", "dcs")),
+}
+"""Large ones, tested at an eighth of their width."""
+
+ALL = [
+    (attention_sites(name, SITES[name][0], 0.125, cells=SITES[name][1]) if name in SITES else space).resized(32, 16)
+    for name, space in SPACES.items()
+]
 
 
 def random_choices(space: Space, seed: int) -> dict[str, Choice]:

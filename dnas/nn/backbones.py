@@ -12,7 +12,7 @@ from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
 from dnas.nn.resnet import ResNetStage, ResNetStem
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
-from dnas.space.spec import Spec
+from dnas.space.spec import OneOf, Spec
 
 Attention = Callable[[int], Spec]
 """Stage number (1 to 4) -> the cell that goes after it."""
@@ -65,13 +65,15 @@ def vit(width: int, depth: int, heads: int, patch: int, scale: float, small: boo
     """
     size = patch // 2 if small else patch
     channels = max(heads, round(width * scale / heads) * heads)
-    stages: list[Spec] = []
-    for stage in range(1, 5):
-        cell = attention(stage)
+
+    def blocks(stage: int, cell: Spec) -> Spec:
+        if isinstance(cell, OneOf):
+            return OneOf(cell.key, {name: blocks(stage, option) for name, option in cell.options.items()})
         if not isinstance(cell, Skip | DCSAttention):
             raise UserError(f"attention: found '{cell.label}', a vision transformer's stage {stage} allows: none, dcs")
-        blocks = TransformerStage((stage - 1) * depth // 4, depth // 4, heads, isinstance(cell, DCSAttention))
-        stages.append(Chain((blocks,), name=f"stage {stage}"))
+        return TransformerStage((stage - 1) * depth // 4, depth // 4, heads, isinstance(cell, DCSAttention))
+
+    stages = [Chain((blocks(stage, attention(stage)),), name=f"stage {stage}") for stage in range(1, 5)]
     return Chain((PatchTokens(channels, size, size), *stages, ClassToken()))
 
 

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from dnas.errors import UserError
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import OneOf
+from dnas.space.spec import OneOf, Pair
+
+
+class Picked(nn.Module):
+    """The states that feed a node, each with its weight (none: one)."""
+
+    def __init__(self, states: tuple[int, ...]) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self) -> list[tuple[int, Tensor | None]]:
+        return [(state, None) for state in self.states]
 
 
 class FixedWidth(nn.Module):
@@ -57,6 +68,12 @@ class Builder:
 
     def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
         raise UserError(f"choice {one_of.key}: still open, allowed: {', '.join(one_of.options)}")
+
+    def sources(self, inputs: OneOf | Pair) -> nn.Module:
+        """A module that returns the states that feed a node, each with its weight."""
+        if not isinstance(inputs, Pair):
+            raise UserError(f"choice {inputs.key}: still open, allowed: {', '.join(inputs.options)}")
+        return Picked(inputs.states)
 
     def _closed(self, c: Channels) -> int:
         if not c.closed:

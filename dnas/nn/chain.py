@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,11 +10,11 @@ from torch import nn
 from dnas.nn.builder import Builder
 from dnas.space.cost import Cost
 from dnas.space.holes import Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Composite, Leaf, Spec
 
 
 @dataclass(frozen=True)
-class Chain(Spec):
+class Chain(Composite):
     """Parts in sequence; `name` titles the group in drawings."""
 
     parts: tuple[Spec, ...]
@@ -36,8 +37,9 @@ class Chain(Spec):
             x = part.out(x)
         return x
 
-    def cost(self, x: Shape) -> Cost:
-        return sum((part.cost(entering) for part, entering in self.steps(x)), Cost())
+    def leaves(self, x: Shape) -> Iterator[Leaf]:
+        for part, entering in self.steps(x):
+            yield from part.leaves(entering)
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         return nn.Sequential(*(part.build(entering, builder) for part, entering in self.steps(x)))
@@ -46,6 +48,8 @@ class Chain(Spec):
 @dataclass(frozen=True)
 class Skip(Spec):
     """The identity: no operation here (at an attention site: no attention)."""
+
+    idle = True
 
     @property
     def label(self) -> str:

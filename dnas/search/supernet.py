@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from dnas.nn.builder import Builder
 from dnas.search.relaxation import Draw
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Choices, OneOf
+from dnas.space.spec import Choices, OneOf, Pair
 
 
 class SupernetBuilder(Builder):
@@ -29,6 +29,9 @@ class SupernetBuilder(Builder):
 
     def exclude(self, c: Channels) -> nn.Module:
         return super().exclude(c) if c.closed else ExcludeMasked(c, self.draw)
+
+    def sources(self, inputs: OneOf | Pair) -> nn.Module:
+        return super().sources(inputs) if isinstance(inputs, Pair) else OpenSources(inputs, self.draw)
 
     def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
         one_of.out(x)  # options must agree on their output shape
@@ -87,6 +90,26 @@ class OpenWidth(nn.Module):
 
     def forward(self) -> Tensor:
         return self.draw.width(self.width)
+
+
+class OpenSources(nn.Module):
+    """The states that feed a node under the draw: the drawn pair, or every state weighted by its pairs."""
+
+    def __init__(self, inputs: OneOf, draw: Draw) -> None:
+        super().__init__()
+        self.key, self.draw = inputs.key, draw
+        self.pairs = [pair.states for pair in inputs.options.values() if isinstance(pair, Pair)]
+
+    def forward(self) -> list[tuple[int, Tensor | None]]:
+        weights_K = self.draw.weights[self.key]
+        if self.draw.index is None:
+            states = sorted({state for pair in self.pairs for state in pair})
+            return [
+                (state, torch.stack([weights_K[k] for k, pair in enumerate(self.pairs) if state in pair]).sum())
+                for state in states
+            ]
+        k = self.draw.index[self.key]
+        return [(state, weights_K[k] if weights_K.requires_grad else None) for state in self.pairs[k]]
 
 
 class Mixed(nn.Module):

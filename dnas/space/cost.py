@@ -9,7 +9,7 @@ axis; different keys are independent draws, so their weights multiply (method, s
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 Keys = tuple[str, ...]
 Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Decision `key` takes one of the options numbered `options`, of `count`."""
+
+    key: str
+    options: tuple[int, ...]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -50,11 +59,14 @@ class Count:
             total[keys] = total[keys] + table if keys in total else table
         return Count(total)
 
-    def when(self, key: str, option: int, options: int) -> Count:
-        """This count if decision `key` takes `option` (of `options`), zero otherwise."""
-        indicator = np.zeros(options, np.int64)
-        indicator[option] = 1
-        return self._times((key,), indicator)
+    def under(self, conditions: Iterable[Condition]) -> Count:
+        """This count where all conditions hold, zero otherwise."""
+        total = self
+        for condition in conditions:
+            indicator = np.zeros(condition.count, np.int64)
+            indicator[list(condition.options)] = 1
+            total = total._times((condition.key,), indicator)
+        return total
 
     def _times(self, keys: Keys, table: Table) -> Count:
         product: dict[Keys, Table] = {}
@@ -109,9 +121,6 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.macs + other.macs, self.params + other.params)
-
-    def when(self, key: str, option: int, options: int) -> Cost:
-        return Cost(self.macs.when(key, option, options), self.params.when(key, option, options))
 
 
 def conv(c_in: int | Channels, c_out: int | Channels, kernel: int, positions: int, bias: bool = False) -> Cost:

@@ -10,11 +10,11 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnas.errors import UserError
-from dnas.space.cost import Cost
+from dnas.space.cost import Condition, Cost
 from dnas.space.holes import Channels, Shape, Width
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Spec(ABC):
 
     attention: bool = False
     """Whether drawings should make this operation stand out as attention."""
+    idle: bool = False
+    """Whether this is no operation at all (skip, zero): what collapsed searches are full of."""
 
     @property
     @abstractmethod
@@ -49,9 +51,41 @@ class Spec(ABC):
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         """The module; holes become what `builder` makes of them."""
 
+    def leaves(self, x: Shape) -> Iterator[Leaf]:
+        """The operations that this description is made of, each with its input shape and when it is there."""
+        yield Leaf(self, x)
+
 
 @dataclass(frozen=True)
-class OneOf(Spec):
+class Leaf:
+    """An operation inside a description: what it is, what enters it, and the decisions that put it there."""
+
+    spec: Spec
+    x: Shape
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs where it is there, nothing elsewhere."""
+        cost = self.spec.cost(self.x)
+        return Cost(cost.macs.under(self.conditions), cost.params.under(self.conditions))
+
+    def under(self, condition: Condition) -> Leaf:
+        return replace(self, conditions=(*self.conditions, condition))
+
+
+class Composite(Spec):
+    """A description made of others: it costs what its leaves cost."""
+
+    @abstractmethod
+    def leaves(self, x: Shape) -> Iterator[Leaf]: ...
+
+    def cost(self, x: Shape) -> Cost:
+        return sum((leaf.cost for leaf in self.leaves(x)), Cost())
+
+
+@dataclass(frozen=True)
+class OneOf(Composite):
     """Which operation: a named choice between descriptions with the same output shape."""
 
     key: str
@@ -68,12 +102,30 @@ class OneOf(Spec):
             raise UserError(f"choice {self.key}: options must agree on their output shape, found {found}")
         return next(iter(shapes.values()))
 
-    def cost(self, x: Shape) -> Cost:
-        parts = [option.cost(x).when(self.key, k, len(self.options)) for k, option in enumerate(self.options.values())]
-        return sum(parts, Cost())
+    def leaves(self, x: Shape) -> Iterator[Leaf]:
+        for k, option in enumerate(self.options.values()):
+            condition = Condition(self.key, (k,), len(self.options))
+            yield from (leaf.under(condition) for leaf in option.leaves(x))
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         return builder.choice(self, x)
+
+
+@dataclass(frozen=True)
+class Pair(Spec):
+    """Which two earlier states feed a node of a cell: an option of its choice of inputs (`dnas.nn.cell`)."""
+
+    states: tuple[int, int]
+
+    @property
+    def label(self) -> str:
+        return f"{self.states[0]} + {self.states[1]}"
+
+    def cost(self, x: Shape) -> Cost:
+        return Cost()
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return builder.sources(self)
 
 
 @dataclass(frozen=True)
@@ -137,11 +189,12 @@ def _fill(spec: Any, choices: Choices) -> Any:
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision of a space: its key and the options in order."""
+    """One decision of a space: its key and the options in order; `idle`: which of them are no operation."""
 
     key: str
     options: tuple[Choice, ...]
-    kind: str = field(default="operation")
+    kind: str = "operation"
+    idle: tuple[int, ...] = ()
 
     def index(self, choice: Choice) -> int:
         return self.options.index(choice)
@@ -158,7 +211,8 @@ def decisions(spec: Any) -> dict[str, Decision]:
         if isinstance(hole, Width):
             decision = Decision(hole.key, hole.options, "width")
         else:
-            decision = Decision(hole.key, tuple(hole.options))
+            idle = tuple(k for k, option in enumerate(hole.options.values()) if option.idle)
+            decision = Decision(hole.key, tuple(hole.options), "operation", idle)
         known = found.setdefault(hole.key, decision)
         if known != decision:
             raise UserError(f"hole {hole.key}: used with options {known.options} and with {decision.options}")

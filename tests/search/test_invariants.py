@@ -133,7 +133,7 @@ def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: 
     assert gradient is not None
     assert bool((gradient[~relaxation.absent_HK] != 0).all()), "a logit without a gradient"
     assert bool((gradient[relaxation.absent_HK] == 0).all())
-    for h in range(0, len(gradient), 2):
+    for h in range(0, len(gradient), max(2, len(gradient) // 5)):
         with torch.no_grad():
             relaxation.logits_HK[h, 0] += 1e-5
             up = loss()
