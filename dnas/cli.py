@@ -20,6 +20,7 @@ from dnas.run.progress import console, errors
 
 SHOW = "Draw a network as a graph."
 PROBE = "Measure the information bottleneck of a trained network, on training and on unseen identities."
+LATENCY = "Measure the operations of a space on this device: the table for --budget.latency."
 COMPARE = "Compare finished retrainings: one table, and a picture of accuracy over cost."
 
 
@@ -124,6 +125,18 @@ def _probe(config: Namespace) -> None:
         print(json.dumps(result))
 
 
+def _latency(config: Namespace) -> None:
+    from dnas.eval.latency import measure_space
+    from dnas.run.device import pick_device
+    from search_spaces import load_space
+
+    space = load_space(config.space)
+    space = space.resized(config.height or space.height, config.width or space.width)
+    for row in measure_space(space, pick_device(config.device), config.batch, config.rounds, Path(config.output)):
+        console.print(row)
+    console.print(f"wrote {config.output}")
+
+
 def _parser() -> Parser:
     from dnas.data.synthetic import SynthConfig
     from dnas.run.device import Device
@@ -154,6 +167,15 @@ def _parser() -> Parser:
     probe.add_argument("--space", type=str, default=None, help="the space of the network, if it is a file of your own")
     probe.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
     verbs.add_subcommand("probe", probe, help=PROBE)
+    latency = Parser(description=LATENCY)
+    latency.add_argument("--space", type=str, required=True, help="name of a search space, or a Python file")
+    latency.add_argument("--device", type=Device, default="auto", help="auto, cpu, cuda or mps: the one to serve on")
+    latency.add_argument("--height", type=int, default=0, help="of the images, in pixels (0: the space's)")
+    latency.add_argument("--width", type=int, default=0, help="of the images, in pixels (0: the space's)")
+    latency.add_argument("--batch", type=int, default=1, help="images at a time")
+    latency.add_argument("--rounds", type=int, default=20, help="measurements of every operation")
+    latency.add_argument("-o", "--output", type=str, default="latency.json", help="table to write")
+    verbs.add_subcommand("latency", latency, help=LATENCY)
     data = Parser(description="Make data sets.")
     verbs.add_subcommand("data", data, help="Make data sets.")
     synth = Parser(description=_first_line(SynthConfig))
@@ -200,7 +222,7 @@ def _run(arguments: Sequence[str]) -> None:
         synth = chosen[chosen.action]
         _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))
     else:
-        {"show": _show, "compare": _compare, "probe": _probe}[verb](chosen)
+        {"show": _show, "compare": _compare, "probe": _probe, "latency": _latency}[verb](chosen)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

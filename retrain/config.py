@@ -25,6 +25,7 @@ class RetrainConfig:
         attention: cell after each stage of a fixed backbone, a name in dnas/nn/attention.py (none, dcs, se, ...).
         backbone_width: factor on the channel counts of a fixed backbone.
         backbone_small: keep the stem's resolution, for images of about 64 pixels.
+        inherit: start from the weights that the searched network had in its supernet (`genotype`: the search's folder).
         weights: torchvision state dict for a fixed backbone; without it training starts from scratch.
         seed: of everything random.
         holdout: share of the training identities to leave out and to evaluate on as well.
@@ -38,6 +39,7 @@ class RetrainConfig:
     genotype: str | None = None
     backbone: str | None = None
     space: str | None = None
+    inherit: bool = False
     attention: str = "none"
     backbone_width: float = 1.0
     backbone_small: bool = False
@@ -56,5 +58,7 @@ class RetrainConfig:
             raise UserError("retrain: give one of --genotype FILE and --backbone NAME")
         if self.genotype is not None and (self.attention != "none" or self.weights is not None):
             raise UserError("retrain: --attention and --weights are for a fixed --backbone")
+        if self.inherit and self.genotype is None:
+            raise UserError("retrain: --inherit needs --genotype and the folder of its search")
         check_range(self, "", 0, 0.999, "holdout")
         check_range(self, "", 0, math.inf, "seed", "eval_every")

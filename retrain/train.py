@@ -14,6 +14,7 @@ from dnas.data.augment import augment
 from dnas.data.images import Images, decode, joined
 from dnas.data.market import Split, check_matches, hold_out, load_market
 from dnas.data.sampler import PKSampler
+from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
 from dnas.eval.information import probe
 from dnas.eval.ranking import Ranking, rank
@@ -24,8 +25,8 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.averages import Averages
 from dnas.run.device import pick_device
-from dnas.run.files import read_json, replace_file
-from dnas.run.folder import RunFolder
+from dnas.run.files import load_tensors, read_json, replace_file
+from dnas.run.folder import INHERITED, RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
@@ -53,6 +54,9 @@ class Retraining:
         self.net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
         if config.weights is not None:
             load_weights(self.net, Path(config.weights))
+        if config.inherit:
+            assert config.genotype is not None
+            load_inherited(self.net, genotype_path(config.genotype).parent / INHERITED)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dim = self.model.spec.out(self.model.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
@@ -136,7 +140,7 @@ class Retraining:
         information = {"train": probe(embed(self.net, self.train), self.train, beta)}
         summary: dict[str, Any] = {
             "model": self.model.name,
-            "start": "weights" if self.config.weights else "scratch",
+            "start": "weights" if self.config.weights else "inherited" if self.config.inherit else "scratch",
             "seed": self.config.seed,
             "epochs": self.epoch,
             "information": information,
@@ -160,6 +164,23 @@ class Retraining:
         folder.write("cost.json", {**counted, "latency": latency(self.net, self.size)})
         folder.write("summary.json", summary)
         console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
+
+
+def load_inherited(net: ReIDNet, file: Path) -> None:
+    """Weights from the supernet; the classifier is new, the search saw fewer identities.
+
+    Raises:
+        UserError: no such file, or weights of another network.
+    """
+    if not file.is_file():
+        raise UserError(f"inherit: {file}: no such file; give --genotype the folder of a finished search")
+    state = {name: tensor for name, tensor in load_tensors(file).items() if not name.startswith("classifier.")}
+    try:
+        missing = set(net.load_state_dict(state, strict=False).missing_keys) - {"classifier.weight"}
+    except RuntimeError as error:
+        raise UserError(f"{file}: does not fit this network ({str(error).splitlines()[-1].strip()})") from error
+    if missing:
+        raise UserError(f"{file}: does not fit this network, entry '{min(missing)}' is missing")
 
 
 def save_ranking(file: Path, ranking: Ranking, query: Images) -> None:
@@ -194,7 +215,10 @@ def retrain(config: RetrainConfig) -> RunFolder:
     state = Retraining(config)
     folder = RunFolder.create(config.out, "retrain", config, state.fingerprint)
     if config.genotype is not None:
-        folder.write(folder.genotype_file.name, read_json(genotype_path(config.genotype)))
+        source = genotype_path(config.genotype)
+        folder.write(folder.genotype_file.name, read_json(source))
+        if config.inherit:
+            folder.save_inherited(load_tensors(source.parent / INHERITED))
     state.run(folder)
     return folder
 

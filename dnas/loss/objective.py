@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pytorch_metric_learning.losses import TripletMarginLoss
-from pytorch_metric_learning.miners import BatchHardMiner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.errors import UserError, check_range
 from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
+from dnas.loss.triplet import batch_hard_triplet
 from dnas.nn.reid_net import Output
 
 
@@ -64,8 +63,6 @@ class Objective(nn.Module):
         self.statistics = ClassStatistics(identities, dim, config.beta, config.assign)
         self.watched: dict[str, Tensor] = {}
         """Perplexity of phi and entropy H(F~) of the last batch that had the bound."""
-        self.miner = BatchHardMiner()
-        self.triplet = TripletMarginLoss(margin=config.margin)
 
     def eta(self, progress: float) -> float:
         """Weight of the bound at `progress` (0 to 1) of the training."""
@@ -80,7 +77,7 @@ class Objective(nn.Module):
         logits, feature = output.logits_BC.float(), output.feature_BD.float()
         terms = {
             "id": F.cross_entropy(logits, labels_B, label_smoothing=self.config.smoothing),
-            "triplet": self.triplet(feature, labels_B, self.miner(feature, labels_B)),
+            "triplet": batch_hard_triplet(feature, labels_B, self.config.margin),
         }
         if self.config.eta > 0:
             with torch.autocast(labels_B.device.type, enabled=False):

@@ -163,4 +163,5 @@ class NodeModule(nn.Module):
         for state, weight in self.sources():
             y = self.edges[str(state)](states[state])
             parts.append(y if weight is None else y * weight.to(y.dtype))
-        return sum(parts[1:], parts[0])
+        total: Tensor = sum(parts[1:], parts[0])
+        return total

@@ -1,6 +1,6 @@
 """The run folder: everything that compare and report show is read back from here.
 
-    config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/last.pt
+    config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/{last,inherited}.pt
     genotype.json  cost.json  per_query.npz  summary.json  log.txt
 
 metrics.jsonl holds only what a rerun reproduces; times go to timing.jsonl.
@@ -21,6 +21,9 @@ import yaml
 
 from dnas.errors import UserError
 from dnas.run.files import load_tensors, read_json, read_yaml, save_tensors, write_json, write_text
+
+INHERITED = "checkpoints/inherited.pt"
+"""Weights of the searched network, from the supernet by slicing: in a search's folder, and copied by --inherit."""
 
 
 class Resumable(Protocol):
@@ -126,6 +129,10 @@ class RunFolder:
 
     def load(self) -> dict[str, Any]:
         return load_tensors(self.path / "checkpoints" / "last.pt")
+
+    def save_inherited(self, state: dict[str, Any]) -> None:
+        """The weights that a searched network has from its supernet."""
+        save_tensors(self.path / INHERITED, state)
 
     def continue_with(self, state: Resumable, data: dict[str, object]) -> None:
         """Put a run back to its last whole epoch and forget what was logged since.

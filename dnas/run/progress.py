@@ -43,8 +43,14 @@ class EpochProgress:
         """Say how epoch `number` (counted from 0) went."""
         news = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
         self.bar.update(self.task, advance=1, news=news)
-        line = f"{self.title} {number + 1}/{self.epochs}  {news}"
+        self._write(f"{self.title} {number + 1}/{self.epochs}  {news}", show=not console.is_terminal)
+
+    def say(self, text: str) -> None:
+        """A line that stays, on the terminal and in the log."""
+        self._write(f"{self.title}: {text}", show=True)
+
+    def _write(self, line: str, show: bool) -> None:
         with self.log.open("a") as stream:
             stream.write(line + "\n")
-        if not console.is_terminal:
-            console.print(line)
+        if show:
+            console.print(line, markup=False)

@@ -14,33 +14,69 @@ from dnas.run.device import Device
 from dnas.run.schedules import OptimConfig
 from dnas.search.relaxation import Mode
 
-SUFFIX = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+UNITS = {
+    "macs": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
+    "params": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
+    "latency": {"us": 1e3, "ms": 1e6, "s": 1e9},  # counted in nanoseconds
+}
+EXAMPLES = {"macs": "300M", "params": "2.5M", "latency": "8ms"}
 
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """What the derived network may cost.
+    """What the derived network may cost: one of MACs, parameters and latency, or nothing.
 
     Args:
-        macs: multiply-accumulates for one image, such as 300M or 12.5M; none: no limit.
-        weight: lambda, weight of relu(log(E[cost] / budget)) in the loss of the logits.
+        macs: multiply-accumulates for one image, such as 300M.
+        params: parameters, such as 2.5M.
+        latency: time for one batch by the table `latency_table`, such as 8ms.
+        latency_table: file that `dnas latency` wrote for this space on the device to serve.
+        weight: lambda, weight of the cost term in the loss of the logits.
+        aim: `at` pulls the expected cost towards the budget from both sides, |log(E[cost] / budget)|;
+            `below` only from above, relu(log(E[cost] / budget)).
     """
 
     macs: str | float | None = None
+    params: str | float | None = None
+    latency: str | None = None
+    latency_table: str | None = None
     weight: float = 1.0
+    aim: Literal["at", "below"] = "at"
 
     def __post_init__(self) -> None:
-        if isinstance(self.macs, str) and not re.fullmatch(r"\d+(\.\d+)?(e\d+)?[KMG]?", self.macs):
-            raise UserError(f"budget.macs: found '{self.macs}', allowed: a number with K, M or G, such as 300M")
+        given = [kind for kind in UNITS if getattr(self, kind) is not None]
+        if len(given) > 1:
+            raise UserError(f"budget: found {' and '.join(given)}, allowed: one of {', '.join(UNITS)}")
+        if (self.latency is None) != (self.latency_table is None):
+            raise UserError("budget: latency and latency_table go together (make the table with: dnas latency)")
+        for kind in given:
+            self._number(kind)
         check_range(self, "budget.", 0, math.inf, "weight")
 
     @property
+    def kind(self) -> str:
+        """Which cost is limited: macs, params or latency (macs where nothing is)."""
+        return next((kind for kind in UNITS if getattr(self, kind) is not None), "macs")
+
+    @property
     def limit(self) -> float | None:
-        """The budget as a number of MACs."""
-        if self.macs is None or isinstance(self.macs, int | float):
-            return self.macs
-        number = self.macs.rstrip("KMG")
-        return float(number) * SUFFIX[self.macs[len(number) :]]
+        """The budget in MACs, parameters or nanoseconds."""
+        return None if getattr(self, self.kind) is None else self._number(self.kind)
+
+    @property
+    def unit(self) -> str:
+        """What the limit is counted in, for messages."""
+        return {"macs": "MACs", "params": "parameters", "latency": "ns"}[self.kind]
+
+    def _number(self, kind: str) -> float:
+        value, units = getattr(self, kind), UNITS[kind]
+        found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([a-zA-Z]*)", str(value))
+        if not found or found[2] not in units or float(found[1]) <= 0:
+            allowed = " or ".join(unit for unit in units if unit)
+            raise UserError(
+                f"budget.{kind}: found '{value}', allowed: a number with {allowed}, such as {EXAMPLES[kind]}"
+            )
+        return float(found[1]) * units[found[2]]
 
 
 @dataclass(frozen=True)
@@ -48,13 +84,18 @@ class ArchConfig:
     """How the architecture logits are trained.
 
     Args:
-        mode: `full` runs every option of a choice, `sampled` only the drawn one.
+        mode: `full` runs every option of a choice, `sampled` only the drawn one (straight-through gradient, biased),
+            `score` the same with an unbiased gradient of more variance.
         data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
         temperature: tau of the Gumbel-softmax in the first epoch.
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
         entropy: weight of the mean entropy of the choices in the loss of the logits (0: off).
+        idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
+            against searches that collapse into skips before the other operations have learnt.
+        samples: networks within the budget to draw at the end and compare on the held-out identities with inherited
+            weights, the one of largest summed logits among them (0: take that one).
     """
 
     mode: Mode = "sampled"
@@ -64,11 +105,13 @@ class ArchConfig:
     temperature_end: float = 0.5
     weights_only: float = 0.1
     entropy: float = 0.0
+    idle_dropout: float = 0.0
+    samples: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
-        check_range(self, "arch.", 0, math.inf, "lr", "entropy")
-        check_range(self, "arch.", 0, 0.99, "weights_only")
+        check_range(self, "arch.", 0, math.inf, "lr", "entropy", "samples")
+        check_range(self, "arch.", 0, 0.99, "weights_only", "idle_dropout")
 
 
 @dataclass(frozen=True)
@@ -79,6 +122,7 @@ class SearchConfig:
         data: data set in the layout of Market-1501.
         out: run folder to write.
         space: name of a search space, or a Python file that defines SPACE.
+        weights: torchvision state dict for the fixed parts of a space (attention_sites); none: start from scratch.
         seed: of everything random.
         holdout: share of the training identities that decisions are made on.
         eval_every: epochs between looks at the held-out identities with the derived network (0: at the end only).
@@ -88,6 +132,7 @@ class SearchConfig:
     data: str
     out: str
     space: str = "tiny_reid"
+    weights: str | None = None
     seed: int = 0
     holdout: float = 0.1
     eval_every: int = 5

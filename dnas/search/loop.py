@@ -20,6 +20,7 @@ from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
 from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
+from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.averages import Averages
@@ -29,12 +30,17 @@ from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
 from dnas.search.config import SearchConfig
 from dnas.search.derive import derive
+from dnas.search.health import Health, Moves, examine
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.search.supernet import SupernetBuilder, inherit
+from dnas.space.cost import Count
 from dnas.space.genotype import Genotype
+from dnas.space.latency import read_latency
 from dnas.space.spec import Choices, Space, decisions, fill
 
 RECALIBRATION_BATCHES = 20
+STATE = ("net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
+"""What a checkpoint holds."""
 
 
 class Search:
@@ -47,7 +53,9 @@ class Search:
         known = decisions(space.spec)
         if not known:
             raise UserError(f"space: {space.name} has no open decision: there is nothing to search")
+        self.budgeted = self._budgeted()
         self.relaxation = Relaxation(known).to(self.device)
+        self.moves = Moves(known).to(self.device)
         self.choices = self._derive()  # refuses an impossible budget before anything is read
         data = load_market(config.data)
         rest, held = hold_out(data.train, config.holdout, config.seed)
@@ -62,6 +70,8 @@ class Search:
         torch.manual_seed(seeds.derive(config.seed, "init"))
         builder = SupernetBuilder(self.relaxation.draw)
         self.net = ReIDNet(self.space.spec, self.space.input, self.train.identities, builder)
+        if config.weights is not None:
+            load_weights(self.net, Path(config.weights))
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dim = self.space.spec.out(self.space.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
@@ -80,32 +90,55 @@ class Search:
                 trained = time.perf_counter() - start
                 self.choices = self._derive()
                 last = self.epoch + 1 == config.optim.epochs
+                if last and config.arch.samples:
+                    metrics["sampled"] = self._best_of_samples()
                 if last or (config.eval_every and (self.epoch + 1) % config.eval_every == 0):
                     metrics["held_out"] = self.evaluate(self.choices)
+                    metrics["held_out_supernet"] = self.evaluate_supernet()
+                health = self._health(metrics, last)
+                metrics["health"] = health.plain()
                 folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
                 self._genotype(metrics).save(folder.genotype_file)
                 self.epoch += 1
                 folder.save(self.state())
                 progress.epoch(self.epoch - 1, self._news(metrics))
+                for warning in health.warnings:
+                    progress.say(f"warning: {warning}")
+        folder.save_inherited(self.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self._expected_cost())
 
     def state(self) -> dict[str, Any]:
-        parts = {
-            name: getattr(self, name).state_dict()
-            for name in ("net", "relaxation", "objective", "weight_optimiser", "logit_optimiser")
-        }
-        return {"epoch": self.epoch, **parts}
+        parts = {name: getattr(self, name).state_dict() for name in STATE}
+        return {"epoch": self.epoch, "choices": dict(self.choices), **parts}
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name in ("net", "relaxation", "objective", "weight_optimiser", "logit_optimiser"):
+        for name in STATE:
             getattr(self, name).load_state_dict(state[name])
-        self.epoch = state["epoch"]
-        self.choices = self._derive()
+        self.epoch, self.choices = state["epoch"], state["choices"]
 
     def evaluate(self, choices: Choices) -> dict[str, float]:
         """Held-out retrieval of a child with inherited weights and recalibrated batch norm."""
         return retrieve_within(self.recalibrated(choices), self.held_out).metrics()
+
+    def evaluate_supernet(self) -> dict[str, float]:
+        """Held-out retrieval of the supernet as it is: in `full` all options by their probabilities, else the derived."""
+        if self.config.arch.mode == "full":
+            self.relaxation.mix()
+        else:
+            self.relaxation.fix(self.choices)
+        return retrieve_within(self.net, self.held_out).metrics()
+
+    def _best_of_samples(self) -> list[dict[str, Any]]:
+        """Sample networks within the budget, and take the best on the held-out identities with inherited weights."""
+        generator = seeds.generator(self.config.seed, "derive")
+        children = [self.choices]
+        for _ in range(self.config.arch.samples):
+            child = self._derive(self.relaxation.perturbed(generator))
+            children += [child] if child not in children else []
+        scores = [self.evaluate(child)["mAP"] for child in children]
+        self.choices = children[scores.index(max(scores))]
+        return [{"choices": child, "mAP": score} for child, score in zip(children, scores, strict=True)]
 
     def recalibrated(self, choices: Choices) -> ReIDNet:
         """The child of these choices with inherited weights and batch norm statistics of its own."""
@@ -141,6 +174,7 @@ class Search:
         temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
         mask_temperature = geometric(config.optim.dcs_temperature, config.optim.dcs_temperature_end, epoch, epochs)
         set_temperature(self.net, mask_temperature)
+        idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
         joint = arch.data == "joint"
         batches = self._sampler(self.train).epoch(epoch)
@@ -154,10 +188,10 @@ class Search:
         for step, indices in enumerate(batches):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             noise = seeds.generator(config.seed, "draw", epoch, step)
-            self.relaxation.sample(temperature, arch.mode, noise, gradient=joint and with_logits)
+            self.relaxation.sample(temperature, arch.mode, noise, joint and with_logits, idle_dropout)
             terms = self._weight_step(indices, epoch + step / len(batches), step, joint and with_logits)
             if with_logits and not joint:
-                self.relaxation.sample(temperature, arch.mode, noise)
+                self.relaxation.sample(temperature, arch.mode, noise, True, idle_dropout)
                 terms["logit_loss"] = self._logit_step(logit_batches[step], epoch + step / len(batches), step)
             losses.add(terms)
             watched.add(self.objective.watched)
@@ -181,7 +215,9 @@ class Search:
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.config.optim.lr_at(at)
         terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
-        loss = sum(terms.values(), self._logit_terms() if joint else torch.zeros((), device=self.device))
+        loss = sum(terms.values(), torch.zeros((), device=self.device))
+        if joint:
+            loss = loss + self.relaxation.score_term(loss) + self._logit_terms()
         self.weight_optimiser.zero_grad(set_to_none=True)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -193,7 +229,8 @@ class Search:
     def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
         """One step of the logits alone under the current draw; the weights get no gradient."""
         terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-        loss = sum(terms.values(), self._logit_terms())
+        task = sum(terms.values(), torch.zeros((), device=self.device))
+        loss = task + self.relaxation.score_term(task) + self._logit_terms()
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward(inputs=[self.relaxation.logits_HK])
         self.logit_optimiser.step()
@@ -206,8 +243,10 @@ class Search:
         return {
             "probabilities": {key: p.tolist() for key, p in probabilities.items()},
             "entropy": entropies(probabilities),
+            "moves": self.moves.follow(self.relaxation.logits()),
             **self._expected_cost(),
-            "target_macs": self.config.budget.limit,
+            "budget": self.config.budget.kind,
+            "target": self.config.budget.limit,
             "selected": {name: share for name, share in shares.items() if not math.isnan(share)},
         }
 
@@ -228,28 +267,60 @@ class Search:
         budget = self.config.budget
         if budget.limit is not None:
             # under softmax(a), not under the draw: the hinge of the expectation has an exact gradient
-            expected = self.cost.macs.expected(self.relaxation.distribution())
-            total = total + budget.weight * torch.relu(torch.log(expected / budget.limit))
+            excess = torch.log(self.budgeted.expected(self.relaxation.distribution()) / budget.limit)
+            total = total + budget.weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
         if self.config.arch.entropy > 0:
             total = total + self.config.arch.entropy * self.relaxation.mean_entropy()
         return total
 
     def _expected_cost(self) -> dict[str, float]:
         weights = {key: p.double() for key, p in self.relaxation.probabilities().items()}
-        return {
+        found = {
             "expected_macs": float(self.cost.macs.expected(weights)),
             "expected_params": float(self.cost.params.expected(weights)),
         }
+        if self.config.budget.kind == "latency":
+            found["expected_latency_ms"] = float(self.budgeted.expected(weights)) / 1e6
+        return found
 
-    def _derive(self) -> dict[str, Any]:
-        return derive(self.relaxation.decisions, self.relaxation.logits(), self.cost.macs, self.config.budget.limit)
+    def _budgeted(self) -> Count:
+        """The cost that the budget is about."""
+        budget = self.config.budget
+        if budget.latency_table is not None:
+            table = read_latency(Path(budget.latency_table), self.space)
+            return table.count(self.space.spec, self.space.input)
+        return self.cost.params if budget.kind == "params" else self.cost.macs
+
+    def _derive(self, scores: dict[str, list[float]] | None = None) -> dict[str, Any]:
+        budget = self.config.budget
+        known = self.relaxation.decisions
+        return derive(known, scores or self.relaxation.logits(), self.budgeted, budget.limit, budget.unit)
+
+    def _health(self, metrics: dict[str, Any], last: bool) -> Health:
+        arch, known = self.config.arch, self.relaxation.decisions
+        index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
+        probabilities = self.relaxation.probabilities()
+        expected = float(self.budgeted.expected({key: p.double() for key, p in probabilities.items()}))
+        return examine(
+            self.space.spec,
+            self.space.input,
+            known,
+            self.choices,
+            probabilities,
+            metrics["moves"],
+            (expected, float(self.budgeted.at(index))),
+            (metrics["temperature"], arch.temperature),
+            last,
+        )
 
     def _genotype(self, metrics: dict[str, Any]) -> Genotype:
         summary = {
             "seed": self.config.seed, "epochs": self.epoch + 1, "of_epochs": self.config.optim.epochs,
             "data": {"name": self.fingerprint["name"], "sha256": self.fingerprint["sha256"]},
-            "budget_macs": self.config.budget.limit, "logits": self.relaxation.logits(), "entropy": metrics["entropy"],
-            "held_out": metrics.get("held_out"), **self._expected_cost(),
+            "budget": {self.config.budget.kind: self.config.budget.limit}, "logits": self.relaxation.logits(),
+            "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
+            "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),
+            **self._expected_cost(),
         }  # fmt: skip
         return Genotype.of(self.space, self.choices, summary)
 

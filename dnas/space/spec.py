@@ -155,7 +155,7 @@ class Space:
 
         The input size is not part of it: the same description serves images of any size.
         """
-        text = json.dumps(_plain(self.spec), separators=(",", ":"))
+        text = json.dumps(plain(self.spec), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def resized(self, height: int, width: int) -> Space:
@@ -232,12 +232,12 @@ def _holes(spec: Any) -> Iterator[Width | OneOf]:
             yield from _holes(getattr(spec, f.name))
 
 
-def _plain(spec: Any) -> Any:
+def plain(spec: Any) -> Any:
     """A description as JSON values, class names included."""
     if is_dataclass(spec) and not isinstance(spec, type):
-        return {"is": type(spec).__name__, **{f.name: _plain(getattr(spec, f.name)) for f in fields(spec)}}
+        return {"is": type(spec).__name__, **{f.name: plain(getattr(spec, f.name)) for f in fields(spec)}}
     if isinstance(spec, Mapping):
-        return {name: _plain(part) for name, part in spec.items()}
+        return {name: plain(part) for name, part in spec.items()}
     if isinstance(spec, tuple | list):
-        return [_plain(part) for part in spec]
+        return [plain(part) for part in spec]
     return spec
