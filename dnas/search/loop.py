@@ -122,7 +122,7 @@ class Search:
         return retrieve_within(self.recalibrated(choices), self.held_out).metrics()
 
     def evaluate_supernet(self) -> dict[str, float]:
-        """Held-out retrieval of the supernet as it is: in `full` all options by their probabilities, else the derived."""
+        """Held-out retrieval of the supernet as it is: `full` by its probabilities, else the derived network in it."""
         if self.config.arch.mode == "full":
             self.relaxation.mix()
         else:

@@ -1,0 +1,177 @@
+"""Searched networks among random ones of the same space and cost (docs/results/search.md).
+
+    python tools/results/search.py run ROOT OUT --space tiny_reid --budget 14M [--workers 2] [-- search options ...]
+    python tools/results/search.py report OUT [OUT ...] -o docs/results/search.png
+
+`run`: 3 searches (seeds 0 to 2), 12 networks drawn uniformly among those that cost 93 to 100 % of the budget, and all of
+them retrained alike; finished runs are not run again. `report`: where the searched ones stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dnas.draw.style import BLUE, GREY, INK, style
+from dnas.run.folder import RunFolder
+from dnas.search.config import BudgetConfig
+from dnas.space.genotype import Genotype
+from dnas.space.spec import decisions
+from search_spaces import named_space
+
+SEARCHES, RANDOMS, LEAST = 3, 12, 0.93
+SEARCH = ["--optim.epochs", "30", "--optim.lr", "0.003", "--eval_every", "10"]
+RETRAIN = ["--optim.epochs", "24", "--optim.lr", "0.003"]
+
+
+def dnas(verb: str, out: Path, finished: str, words: list[str]) -> None:
+    """Run a verb in a folder, go on with it, or leave it if it is finished. One thread: workers run side by side."""
+    if (out / finished).is_file():
+        return
+    resume = ["--resume", str(out)] if (out / "config.yaml").is_file() else ["--out", str(out), *words]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".log").open("a") as log:
+        command = [sys.executable, "-m", "dnas.cli", verb, *resume]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def random_networks(name: str, size: tuple[int, int], budget: float) -> list[Genotype]:
+    """Uniform over the networks whose cost is in the window, by rejection."""
+    space = named_space(name).resized(*size)
+    known, count = decisions(space.spec), space.spec.cost(space.input).macs
+    rng, found = random.Random(0), []
+    while len(found) < RANDOMS:
+        index = {key: rng.randrange(len(decision.options)) for key, decision in known.items()}
+        if LEAST * budget <= count.at(index) <= budget:
+            found.append(Genotype.of(space, {key: known[key].options[k] for key, k in index.items()}))
+    return found
+
+
+def run(options: argparse.Namespace) -> None:
+    out, common = Path(options.out), ["--data", options.root, "--device", "cpu"]
+    size = ["--input.height", str(options.size[0]), "--input.width", str(options.size[1])]
+    common += size + (["--input.flip", "0"] if options.letters else [])
+    for number, genotype in enumerate(random_networks(options.space, tuple(options.size), options.limit)):
+        genotype.save(out / f"network-{number}" / "genotype.json")
+    found = ["--space", options.space, "--budget.macs", options.budget, *common, *SEARCH, *options.search]
+
+    def searched(seed: int) -> None:
+        folder = out / f"search-{seed}"
+        dnas("search", folder, "cost.json", [*found, "--seed", str(seed)])
+        dnas("retrain", out / f"searched-{seed}", "summary.json", [*common, *RETRAIN, "--genotype", str(folder)])
+
+    def drawn(number: int) -> None:
+        words = [*common, *RETRAIN, "--genotype", str(out / f"network-{number}")]
+        dnas("retrain", out / f"random-{number}", "summary.json", words)
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        jobs = [pool.submit(searched, seed) for seed in range(SEARCHES)]
+        jobs += [pool.submit(drawn, number) for number in range(RANDOMS)] if not options.only_searches else []
+        for job in jobs:
+            job.result()
+
+
+def results(out: Path, kind: str) -> list[tuple[float, float]]:
+    """(MACs, mAP) of every finished retraining of a kind."""
+    found = []
+    for folder in sorted(out.glob(f"{kind}-[0-9]*")):
+        if (folder / "summary.json").is_file():
+            run = RunFolder.open(folder)
+            found.append((run.json("cost.json")["macs"], 100 * run.json("summary.json")["test"]["mAP"]))
+    return found
+
+
+def difference(a: list[float], b: list[float]) -> tuple[float, float, float]:
+    """Mean of a minus mean of b with a 95 % interval: networks resampled within each group."""
+    rng = np.random.default_rng(0)
+    resampled = [rng.choice(values, (10_000, len(values))).mean(1) for values in (np.array(a), np.array(b))]
+    low, high = np.percentile(resampled[0] - resampled[1], [2.5, 97.5])
+    return mean(a) - mean(b), float(low), float(high)
+
+
+def report(options: argparse.Namespace) -> None:
+    table = Table(title="mAP (%) of searched and random networks of one space and cost")
+    for title in ("space", "budget", "searched", "MACs", "random", "best of 12", "difference", "random ones below"):
+        table.add_column(title)
+    rows = []
+    for out in map(Path, options.out):
+        searched, drawn = results(out, "searched"), results(out, "random")
+        config = RunFolder.open(out / "search-0").config()
+        ours, theirs = [m for _, m in searched], [m for _, m in drawn]
+        gain, low, high = difference(ours, theirs)
+        below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
+        data = RunFolder.open(out / "search-0").json("data.json")
+        name = f"{config['space']}, {data['name']}"
+        rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
+        table.add_row(
+            name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in sorted(ours)),
+            " ".join(f"{c / 1e6:.1f}" for c, _ in searched), f"{mean(theirs):.1f} ± {stdev(theirs):.1f}",
+            f"{max(theirs):.1f}", f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]", f"{below:.0%}",
+        )  # fmt: skip
+    Console(width=160).print(table)
+    print(json.dumps(rows))
+    if options.output:
+        draw(rows, Path(options.output))
+
+
+def draw(rows: list[dict[str, object]], file: Path) -> None:
+    """Each space a row of dots: random networks grey, searched ones blue."""
+    with style():
+        figure, axes = plt.subplots(figsize=(7.5, 0.75 * len(rows) + 1.3))
+        for place, row in enumerate(rows):
+            offsets = np.linspace(-0.16, 0.16, RANDOMS)
+            for values, colour, marker, label in (
+                (row["random"], GREY, "o", "random, same space and cost"),
+                (row["searched"], BLUE, "D", "searched"),
+            ):
+                assert isinstance(values, list)
+                ys = place + (offsets[: len(values)] if colour == GREY else np.zeros(len(values)))
+                axes.scatter(values, ys, c=colour, marker=marker, s=34, alpha=0.85, label=None if place else label)
+                axes.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, lw=1.6)
+        axes.set_yticks(range(len(rows)), [str(row["name"]).replace(", ", "\n") for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("mAP on query and gallery (%); bars: means", color=INK)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.35 / len(rows)), ncols=2, frameon=False)
+        figure.savefig(file)
+        plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    runs = verbs.add_parser("run")
+    runs.add_argument("root")
+    runs.add_argument("out")
+    runs.add_argument("--space", required=True)
+    runs.add_argument("--budget", required=True, help="MACs, such as 14M")
+    runs.add_argument("--size", type=int, nargs=2, default=(64, 64), help="height and width of the images")
+    runs.add_argument("--letters", action="store_true", help="do not mirror images")
+    runs.add_argument("--workers", type=int, default=2)
+    runs.add_argument("--only-searches", action="store_true")
+    runs.add_argument("search", nargs="*", help="further options of dnas search, after --")
+    reports = verbs.add_parser("report")
+    reports.add_argument("out", nargs="+")
+    reports.add_argument("-o", "--output")
+    options = parser.parse_args()
+    if options.verb == "run":
+        options.limit = BudgetConfig(macs=options.budget).limit
+        run(options)
+    else:
+        report(options)
+
+
+if __name__ == "__main__":
+    main()
