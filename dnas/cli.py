@@ -89,7 +89,7 @@ def _synth(config: Any) -> None:
 
 def _show(config: Namespace) -> None:
     from dnas.draw.graph import count, draw_graph
-    from dnas.space.graph import graph
+    from dnas.space.graph import graph, part
     from dnas.space.spec import decisions
     from retrain.models import network_of
 
@@ -102,7 +102,11 @@ def _show(config: Namespace) -> None:
         if still_open
         else f"{count(cost.macs.value)} MACs, {count(cost.params.value)} parameters"
     )
-    draw_graph(graph(spec, x), f"{model.name}: {size}, input {x.height} x {x.width}", Path(config.output))
+    network = graph(spec, x)
+    title = model.name
+    if config.part:
+        network, title = part(network, config.part), f"{model.name}, {config.part}"
+    draw_graph(network, f"{title}: {size}, input {x.height} x {x.width}", Path(config.output))
     console.print(f"wrote {config.output}")
 
 
@@ -155,6 +159,7 @@ def _parser() -> Parser:
     show.add_argument("what", type=str, help="genotype file, run folder, or name of a search space")
     show.add_argument("-o", "--output", type=str, default="network.svg", help="picture to write: .svg, .png or .dot")
     show.add_argument("--space", type=str, default=None, help="the space of the genotype, if it is a file of your own")
+    show.add_argument("--part", type=str, default=None, help="one stage or cell, such as 'stage1' or 'normal cell 2'")
     verbs.add_subcommand("show", show, help=SHOW)
     compare = Parser(description=COMPARE)
     compare.add_argument("runs", type=str, nargs="+", help="run folders")

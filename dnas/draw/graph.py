@@ -15,7 +15,9 @@ from dnas.errors import UserError
 from dnas.run.files import replace_file, void, write_text
 
 FORMATS = (".svg", ".png", ".dot")
-FILL = {"input": "#EEEEEE", "embedding": "#EEEEEE", "operation": "#DCEAF5", "attention": ORANGE}
+FILL = {"input": "#EEEEEE", "embedding": "#EEEEEE", "operation": "#DCEAF5", "attention": ORANGE, "sum": PAPER}
+
+LOOK = {"attention": {"penwidth": "2", "color": INK}, "sum": {"shape": "ellipse", "style": "filled"}}
 
 
 def draw_graph(network: nx.DiGraph[int], title: str, file: Path) -> None:
@@ -86,13 +88,13 @@ def _dot(network: nx.DiGraph[int], title: str) -> graphviz.Digraph:
                 )
             for number in members:
                 node = network.nodes[number]
-                wide = {"penwidth": "2", "color": INK} if node["kind"] == "attention" else {}
+                look = LOOK.get(node["kind"], {})
                 lines = ([f"[{node['key']}]"] if node["key"] else []) + _lines(node)
                 cluster.node(
                     str(number),
                     label="\n".join(graphviz.escape(line) for line in lines),
                     fillcolor=FILL[node["kind"]],
-                    **wide,
+                    **look,
                 )
     for tail, head in network.edges:
         dot.edge(str(tail), str(head))

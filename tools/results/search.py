@@ -3,8 +3,8 @@
     python tools/results/search.py run ROOT OUT --space tiny_reid --budget 14M [--workers 2] [-- search options ...]
     python tools/results/search.py report OUT [OUT ...] -o docs/results/search.png
 
-`run`: 3 searches (seeds 0 to 2), 12 networks drawn uniformly among those that cost 93 to 100 % of the budget, and all of
-them retrained alike; finished runs are not run again. `report`: where the searched ones stand.
+`run`: 3 searches (seeds 0 to 2), 12 networks drawn uniformly among those that cost 93 to 100 % of the budget, and all
+of them retrained alike; finished runs are not run again. `report`: where the searched ones stand.
 """
 
 from __future__ import annotations
