@@ -85,7 +85,8 @@ class ArchConfig:
 
     Args:
         mode: `full` runs every option of a choice, `sampled` only the drawn one (straight-through gradient, biased),
-            `score` the same with an unbiased gradient of more variance.
+            `score` as well, with the unbiased gradient of the score function.
+        draws: architectures that one `score` step compares on one batch; each costs a forward pass.
         data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
         temperature: tau of the Gumbel-softmax in the first epoch.
@@ -99,6 +100,7 @@ class ArchConfig:
     """
 
     mode: Mode = "sampled"
+    draws: int = 4
     data: Literal["split", "joint"] = "split"
     lr: float = 0.02
     temperature: float = 5.0
@@ -110,6 +112,7 @@ class ArchConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
+        check_range(self, "arch.", 2, 1000, "draws")
         check_range(self, "arch.", 0, math.inf, "lr", "entropy", "samples")
         check_range(self, "arch.", 0, 0.99, "weights_only", "idle_dropout")
 

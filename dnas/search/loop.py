@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dnas.run.schedules import geometric
 from dnas.search.config import SearchConfig
 from dnas.search.derive import derive
 from dnas.search.health import Health, Moves, examine
-from dnas.search.relaxation import Relaxation, entropies
+from dnas.search.relaxation import Relaxation, entropies, leave_one_out
 from dnas.search.supernet import SupernetBuilder, inherit
 from dnas.space.cost import Count
 from dnas.space.genotype import Genotype
@@ -176,7 +177,7 @@ class Search:
         set_temperature(self.net, mask_temperature)
         idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
-        joint = arch.data == "joint"
+        joint = arch.data == "joint" and arch.mode != "score"  # a score needs no backward pass: it has its own step
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
@@ -190,9 +191,13 @@ class Search:
             noise = seeds.generator(config.seed, "draw", epoch, step)
             self.relaxation.sample(temperature, arch.mode, noise, joint and with_logits, idle_dropout)
             terms = self._weight_step(indices, epoch + step / len(batches), step, joint and with_logits)
-            if with_logits and not joint:
+            at = epoch + step / len(batches)
+            if with_logits and arch.mode == "score":
+                scored = self.relaxation.sample_scored(arch.draws, noise, idle_dropout)
+                terms["logit_loss"] = self._score_step(logit_batches[step], at, step, *scored)
+            elif with_logits and not joint:
                 self.relaxation.sample(temperature, arch.mode, noise, True, idle_dropout)
-                terms["logit_loss"] = self._logit_step(logit_batches[step], epoch + step / len(batches), step)
+                terms["logit_loss"] = self._logit_step(logit_batches[step], at, step)
             losses.add(terms)
             watched.add(self.objective.watched)
         return {
@@ -217,7 +222,7 @@ class Search:
         terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
         loss = sum(terms.values(), torch.zeros((), device=self.device))
         if joint:
-            loss = loss + self.relaxation.score_term(loss) + self._logit_terms()
+            loss = loss + self._logit_terms()
         self.weight_optimiser.zero_grad(set_to_none=True)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -229,12 +234,28 @@ class Search:
     def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
         """One step of the logits alone under the current draw; the weights get no gradient."""
         terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-        task = sum(terms.values(), torch.zeros((), device=self.device))
-        loss = task + self.relaxation.score_term(task) + self._logit_terms()
+        loss = sum(terms.values(), self._logit_terms())
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward(inputs=[self.relaxation.logits_HK])
         self.logit_optimiser.step()
         return loss
+
+    def _score_step(
+        self, indices: NDArray[np.int64], at: float, step: int, log_p_R: Tensor, use: Callable[[int], None]
+    ) -> Tensor:
+        """One step of the logits by the score function: the same batch under every draw, forward passes alone."""
+        losses = []
+        with torch.no_grad():
+            for r in range(len(log_p_R)):
+                use(r)
+                terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
+                losses.append(sum(terms.values(), torch.zeros((), device=self.device)))
+        loss_R = torch.stack(losses)
+        loss = leave_one_out(loss_R, log_p_R) + self._logit_terms()
+        self.logit_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.logit_optimiser.step()
+        return loss_R.mean() + self._logit_terms().detach()
 
     def _architecture(self) -> dict[str, Any]:
         """Where the choices stand, for the log."""

@@ -5,12 +5,16 @@ The supernet's modules and the cost read the same draw. Shapes: H holes, K optio
     g = softmax((a + Gumbel) / tau)                                Gumbel-softmax (arXiv 1611.01144)
     full:     weights g                                            FBNet (arXiv 1812.03443)
     sampled:  one-hot of the largest g forward, gradient of g      GDAS (arXiv 1910.04465); biased
-    score:    the same draw; (L - baseline) grad log p(draw)       score function (REINFORCE); unbiased, more variance
+    score:    sum_r (L_r - mean of the others) grad log p(draw r)  score function, leave-one-out baseline
+              (arXiv 1810.03346 and earlier); unbiased, and needs no backward pass
+
+The gradient of `sampled` reaches a logit through the scale of the drawn operation's output alone. Where a batch norm
+follows, that scale has no effect, and the gradient of the task is exactly zero (a test shows it); `score` sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -20,7 +24,6 @@ from dnas.space.holes import Channels
 from dnas.space.spec import Choices, Decision
 
 Mode = Literal["full", "sampled", "score"]
-BASELINE_DECAY = 0.95
 
 
 class Draw:
@@ -78,11 +81,7 @@ class Relaxation(nn.Module):
                 idle_HK[h, list(decision.idle)] = True
         self.register_buffer("idle_HK", idle_HK, persistent=False)
         self.idle_HK: Tensor
-        self.register_buffer("baseline_2", torch.zeros(2))  # sum and weight of a moving average of the loss
-        self.baseline_2: Tensor
         self.draw = Draw()
-        self.log_probability: Tensor | None = None
-        """Of the current draw, in `score` with gradient."""
 
     def sample(
         self,
@@ -97,15 +96,11 @@ class Relaxation(nn.Module):
         Args:
             temperature: tau of the Gumbel-softmax.
             generator: on the CPU; the same seed gives the same draw on every rank.
-            gradient: whether the draw carries a gradient to the logits.
+            gradient: whether the draw carries a gradient to the logits (never in `score`: see `sample_scored`).
             idle_dropout: probability that a choice leaves out its skip and zero options in this draw.
         """
-        shape, device, dtype = self.logits_HK.shape, self.logits_HK.device, self.logits_HK.dtype
         gumbel_HK = self._gumbel(generator)
-        without = None
-        if idle_dropout > 0:
-            without = (torch.rand(shape[0], generator=generator) < idle_dropout).to(device)
-        self.set_noise(gumbel_HK.to(device, dtype), temperature, mode, gradient, without)
+        self.set_noise(gumbel_HK, temperature, mode, gradient, self._without_idle(generator, idle_dropout))
 
     def set_noise(
         self,
@@ -116,39 +111,49 @@ class Relaxation(nn.Module):
         without_idle_H: Tensor | None = None,
     ) -> None:
         """The draw for given Gumbel noise; choices in `without_idle_H` leave out skip and zero."""
-        logits_HK = self.logits_HK if gradient else self.logits_HK.detach()
-        absent_HK = self.absent_HK
-        if without_idle_H is not None:
-            absent_HK = absent_HK | (self.idle_HK & without_idle_H[:, None])
+        logits_HK = self.logits_HK if gradient and mode != "score" else self.logits_HK.detach()
+        absent_HK = self._absent(without_idle_H)
         soft_HK = ((logits_HK + gumbel_HK) / temperature).masked_fill(absent_HK, -torch.inf).softmax(1)
-        self.log_probability = None
         if mode == "full":
             self.draw.set(self._rows(soft_HK), None)
             return
         index_H = soft_HK.argmax(1)
         weights_HK = torch.zeros_like(soft_HK).scatter_(1, index_H[:, None], 1.0)
-        if mode == "sampled" and gradient:
+        if soft_HK.requires_grad:
             weights_HK = weights_HK + (soft_HK - soft_HK.detach())
-        elif gradient:
-            log_p_HK = logits_HK.masked_fill(absent_HK, -torch.inf).log_softmax(1)
-            self.log_probability = log_p_HK.gather(1, index_H[:, None]).sum()
-            weights_HK = weights_HK.detach()
-        self.draw.set(self._rows(weights_HK), dict(zip(self.decisions, index_H.tolist(), strict=True)))
+        self._set_one_hot(weights_HK, index_H.tolist())
 
-    def score_term(self, loss: Tensor) -> Tensor:
-        """What to add to the loss of a draw so that its gradient is unbiased in the logits; zero unless `score`.
+    def sample_scored(
+        self, draws: int, generator: torch.Generator, idle_dropout: float = 0.0
+    ) -> tuple[Tensor, Callable[[int], None]]:
+        """Several draws for the score function, with one wait for the device.
 
-        (L - baseline) log p(draw). The baseline is a moving average of the losses before this one, so it does not
-        depend on this draw; the first loss only sets it.
+        Returns:
+            log p of each draw, shape (draws,), differentiable; and a function that makes draw number r the current one.
         """
-        if self.log_probability is None:
-            return loss.new_zeros(())
-        value = loss.detach()
-        total, weight = self.baseline_2
-        advantage = torch.where(weight > 0, value - total / weight.clamp(min=1e-9), 0.0)
-        new = torch.stack([value.to(total.dtype), torch.ones_like(weight)])
-        self.baseline_2 = BASELINE_DECAY * self.baseline_2 + (1 - BASELINE_DECAY) * new
-        return advantage * self.log_probability
+        gumbel_RHK = torch.stack([self._gumbel(generator) for _ in range(draws)])
+        absent_HK = self._absent(self._without_idle(generator, idle_dropout))
+        logits_HK = self.logits_HK.masked_fill(absent_HK, -torch.inf)
+        index_RH = (logits_HK.detach() + gumbel_RHK).argmax(2)
+        log_p_RHK = logits_HK.log_softmax(1).expand(draws, -1, -1)
+        hard_RHK = torch.zeros_like(gumbel_RHK).scatter_(2, index_RH[:, :, None], 1.0)
+        numbers = index_RH.tolist()
+        return log_p_RHK.gather(2, index_RH[:, :, None]).sum((1, 2)), lambda r: self._set_one_hot(
+            hard_RHK[r], numbers[r]
+        )
+
+    def _set_one_hot(self, weights_HK: Tensor, index: list[int]) -> None:
+        self.draw.set(self._rows(weights_HK), dict(zip(self.decisions, index, strict=True)))
+
+    def _without_idle(self, generator: torch.Generator, probability: float) -> Tensor | None:
+        if probability <= 0:
+            return None
+        return (torch.rand(len(self.decisions), generator=generator) < probability).to(self.logits_HK.device)
+
+    def _absent(self, without_idle_H: Tensor | None) -> Tensor:
+        if without_idle_H is None:
+            return self.absent_HK
+        return self.absent_HK | (self.idle_HK & without_idle_H[:, None])
 
     def fix(self, choices: Choices) -> None:
         """The one-hot draw of given choices, without gradient."""
@@ -163,7 +168,7 @@ class Relaxation(nn.Module):
 
     def perturbed(self, generator: torch.Generator) -> dict[str, list[float]]:
         """Logits plus Gumbel noise: their largest sum is a sample (perturb-and-MAP, Papandreou and Yuille 2011)."""
-        noisy_HK = self.logits_HK.detach().cpu() + self._gumbel(generator)
+        noisy_HK = (self.logits_HK.detach() + self._gumbel(generator)).cpu()
         return {key: row.tolist() for key, row in self._rows(noisy_HK).items()}
 
     def distribution(self) -> dict[str, Tensor]:
@@ -184,10 +189,18 @@ class Relaxation(nn.Module):
 
     def _gumbel(self, generator: torch.Generator) -> Tensor:
         uniform_HK = torch.rand(self.logits_HK.shape, generator=generator, dtype=torch.float64)
-        return -(-uniform_HK.clamp(1e-12, 1 - 1e-12).log()).log()
+        return -(-uniform_HK.clamp(1e-12, 1 - 1e-12).log()).log().to(self.logits_HK)
 
     def _rows(self, rows_HK: Tensor) -> dict[str, Tensor]:
         return {key: rows_HK[h, : len(d.options)] for h, (key, d) in enumerate(self.decisions.items())}
+
+
+def leave_one_out(loss_R: Tensor, log_p_R: Tensor) -> Tensor:
+    """A surrogate whose gradient is the unbiased estimate of grad E[loss]: each loss against the mean of the others."""
+    loss_R = loss_R.detach()
+    draws = len(loss_R)
+    advantage_R = (loss_R - loss_R.mean()) * draws / (draws - 1)
+    return (advantage_R * log_p_R).mean()
 
 
 def entropies(probabilities: Mapping[str, Tensor]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from dnas.space.spec import decisions
 from search_spaces import named_space
 
 SEARCHES, RANDOMS, LEAST = 3, 12, 0.93
+MODES = ("score", "sampled", "full")
 SEARCH = ["--optim.epochs", "30", "--optim.lr", "0.003", "--eval_every", "10"]
 RETRAIN = ["--optim.epochs", "24", "--optim.lr", "0.003"]
 
@@ -69,9 +70,10 @@ def run(options: argparse.Namespace) -> None:
     found = ["--space", options.space, "--budget.macs", options.budget, *common, *SEARCH, *options.search]
 
     def searched(seed: int) -> None:
-        folder = out / f"search-{seed}"
-        dnas("search", folder, "cost.json", [*found, "--seed", str(seed)])
-        dnas("retrain", out / f"searched-{seed}", "summary.json", [*common, *RETRAIN, "--genotype", str(folder)])
+        folder = out / f"search-{options.mode}-{seed}"
+        dnas("search", folder, "cost.json", [*found, "--arch.mode", options.mode, "--seed", str(seed)])
+        words = [*common, *RETRAIN, "--genotype", str(folder)]
+        dnas("retrain", out / f"searched-{options.mode}-{seed}", "summary.json", words)
 
     def drawn(number: int) -> None:
         words = [*common, *RETRAIN, "--genotype", str(out / f"network-{number}")]
@@ -107,14 +109,16 @@ def report(options: argparse.Namespace) -> None:
     for title in ("space", "budget", "searched", "MACs", "random", "best of 12", "difference", "random ones below"):
         table.add_column(title)
     rows = []
-    for out in map(Path, options.out):
-        searched, drawn = results(out, "searched"), results(out, "random")
-        config = RunFolder.open(out / "search-0").config()
+    for out, mode in ((Path(out), mode) for out in options.out for mode in MODES):
+        searched, drawn = results(out, f"searched-{mode}"), results(out, "random")
+        if not searched:
+            continue
+        config = RunFolder.open(out / f"search-{mode}-0").config()
         ours, theirs = [m for _, m in searched], [m for _, m in drawn]
         gain, low, high = difference(ours, theirs)
         below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
-        data = RunFolder.open(out / "search-0").json("data.json")
-        name = f"{config['space']}, {data['name']}"
+        data = RunFolder.open(out / f"search-{mode}-0").json("data.json")
+        name = f"{config['space']}, {data['name']}, {mode}"
         rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
         table.add_row(
             name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in sorted(ours)),
@@ -141,7 +145,7 @@ def draw(rows: list[dict[str, object]], file: Path) -> None:
                 ys = place + (offsets[: len(values)] if colour == GREY else np.zeros(len(values)))
                 axes.scatter(values, ys, c=colour, marker=marker, s=34, alpha=0.85, label=None if place else label)
                 axes.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, lw=1.6)
-        axes.set_yticks(range(len(rows)), [str(row["name"]).replace(", ", "\n") for row in rows])
+        axes.set_yticks(range(len(rows)), [str(row["name"]).replace(", ", "\n", 1) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("mAP on query and gallery (%); bars: means", color=INK)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.35 / len(rows)), ncols=2, frameon=False)
@@ -159,6 +163,7 @@ def main() -> None:
     runs.add_argument("--budget", required=True, help="MACs, such as 14M")
     runs.add_argument("--size", type=int, nargs=2, default=(64, 64), help="height and width of the images")
     runs.add_argument("--letters", action="store_true", help="do not mirror images")
+    runs.add_argument("--mode", default="score", choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)
     runs.add_argument("--only-searches", action="store_true")
     runs.add_argument("search", nargs="*", help="further options of dnas search, after --")
