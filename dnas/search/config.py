@@ -92,20 +92,21 @@ class ArchConfig:
         temperature: tau of the Gumbel-softmax in the first epoch.
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
-        entropy: weight of the mean entropy of the choices in the loss of the logits (0: off).
+        entropy: weight that the mean entropy of the choices grows to in the loss of the logits: it makes them settle,
+            where the expected cost alone is content with a mixture of cheap and dear networks (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
             against searches that collapse into skips before the other operations have learnt.
         samples: networks within the budget to draw at the end and compare on the held-out identities with inherited
             weights, the one of largest summed logits among them (0: take that one).
     """
 
-    mode: Mode = "sampled"
+    mode: Mode = "score"
     draws: int = 4
     data: Literal["split", "joint"] = "split"
     lr: float = 0.02
     temperature: float = 5.0
     temperature_end: float = 0.5
-    weights_only: float = 0.1
+    weights_only: float = 0.3
     entropy: float = 0.0
     idle_dropout: float = 0.0
     samples: int = 0

@@ -222,7 +222,7 @@ class Search:
         terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
         loss = sum(terms.values(), torch.zeros((), device=self.device))
         if joint:
-            loss = loss + self._logit_terms()
+            loss = loss + self._expected_excess(at) + self._settling(at)
         self.weight_optimiser.zero_grad(set_to_none=True)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -234,7 +234,7 @@ class Search:
     def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
         """One step of the logits alone under the current draw; the weights get no gradient."""
         terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-        loss = sum(terms.values(), self._logit_terms())
+        loss = sum(terms.values(), self._expected_excess(at) + self._settling(at))
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward(inputs=[self.relaxation.logits_HK])
         self.logit_optimiser.step()
@@ -249,13 +249,13 @@ class Search:
             for r in range(len(log_p_R)):
                 use(r)
                 terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-                losses.append(sum(terms.values(), torch.zeros((), device=self.device)))
+                losses.append(sum(terms.values(), self._excess(float(self.budgeted.at(self.relaxation.drawn())), at)))
         loss_R = torch.stack(losses)
-        loss = leave_one_out(loss_R, log_p_R) + self._logit_terms()
+        loss = leave_one_out(loss_R, log_p_R) + self._settling(at)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.logit_optimiser.step()
-        return loss_R.mean() + self._logit_terms().detach()
+        return loss_R.mean()
 
     def _architecture(self) -> dict[str, Any]:
         """Where the choices stand, for the log."""
@@ -282,17 +282,26 @@ class Search:
         terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, progress, follow)
         return terms
 
-    def _logit_terms(self) -> Tensor:
-        """What only the logits are trained on: cost above the budget, and entropy if asked for."""
-        total = torch.zeros((), device=self.device)
+    def _expected_excess(self, at: float) -> Tensor:
+        """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""
+        if self.config.budget.limit is None:
+            return torch.zeros((), device=self.device)
+        return self._excess(self.budgeted.expected(self.relaxation.distribution()), at)
+
+    def _excess(self, cost: Tensor | float, at: float) -> Tensor:
+        """lambda |log(cost / budget)|, or only what is above it."""
         budget = self.config.budget
-        if budget.limit is not None:
-            # under softmax(a), not under the draw: the hinge of the expectation has an exact gradient
-            excess = torch.log(self.budgeted.expected(self.relaxation.distribution()) / budget.limit)
-            total = total + budget.weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
-        if self.config.arch.entropy > 0:
-            total = total + self.config.arch.entropy * self.relaxation.mean_entropy()
-        return total
+        if budget.limit is None:
+            return torch.zeros((), device=self.device)
+        excess = torch.as_tensor(cost, device=self.device).div(budget.limit).log()
+        weight = budget.weight * at / self.config.optim.epochs
+        return weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
+
+    def _settling(self, at: float) -> Tensor:
+        """The entropy of the choices, weighted more and more."""
+        if self.config.arch.entropy == 0:
+            return torch.zeros((), device=self.device)
+        return self.config.arch.entropy * (2 * at / self.config.optim.epochs - 1) * self.relaxation.mean_entropy()
 
     def _expected_cost(self) -> dict[str, float]:
         weights = {key: p.double() for key, p in self.relaxation.probabilities().items()}

@@ -142,6 +142,11 @@ class Relaxation(nn.Module):
             hard_RHK[r], numbers[r]
         )
 
+    def drawn(self) -> dict[str, int]:
+        """The option numbers of the current one-hot draw."""
+        assert self.draw.index is not None
+        return self.draw.index
+
     def _set_one_hot(self, weights_HK: Tensor, index: list[int]) -> None:
         self.draw.set(self._rows(weights_HK), dict(zip(self.decisions, index, strict=True)))
 

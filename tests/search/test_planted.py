@@ -37,7 +37,7 @@ def texture(direction: tuple[int, int], sign: int, rng: np.random.Generator) -> 
     for y in range(SIDE):
         for x in range(SIDE):
             y0, x0 = y - dy, x - dx
-            if 0 <= y0 < SIDE and 0 <= x0 < SIDE and rng.random() < 0.95:
+            if 0 <= y0 < SIDE and 0 <= x0 < SIDE and rng.random() < 0.99:
                 field[y, x] = sign * field[y0, x0]
     return field
 
@@ -81,8 +81,8 @@ def config(textures: Path, out: Path, seed: int, budget: float, **arch: object) 
     return SearchConfig(
         str(textures), str(out), seed=seed, holdout=0.25, eval_every=0, device="cpu",
         input=InputConfig(flip=0.0, pad=0, erase=0.0), loss=LossConfig(eta=0.0),
-        optim=OptimConfig(epochs=16, lr=0.01, warmup=1, identities=8, images=4),
-        arch=ArchConfig(**{"lr": 0.1, **arch}), budget=BudgetConfig(macs=budget),
+        optim=OptimConfig(epochs=40, lr=0.01, warmup=1, identities=4, images=4),
+        arch=ArchConfig(**{"lr": 0.05, "weights_only": 0.4, **arch}), budget=BudgetConfig(macs=budget),
     )  # fmt: skip
 
 
