@@ -105,19 +105,18 @@ def examine(
     undecided = [key for key, entropy in entropies(probabilities).items() if entropy > UNDECIDED]
     moved, ratio = sum(count > 0 for count in moves.values()), costs[0] / max(costs[1], 1.0)
     warnings = []
-    # three standard deviations above chance, and more than half
-    if idle > could / 2 and idle > chance + 3 * math.sqrt(max(chance * (1 - chance / could), 1e-9)):
+    # more than half, and two standard deviations above chance
+    if idle > could / 2 and idle > chance + 2 * math.sqrt(max(chance * (1 - chance / could), 1e-9)):
         warnings.append(
             f"collapse: {idle} of {could} choices took skip or zero ({chance:.1f} by chance); try arch.idle_dropout 0.5"
         )
     if last:
         if len(undecided) > len(decisions) / 2:
+            still = sum(moves[key] == 0 for key in undecided)
             warnings.append(
-                f"undecided: {len(undecided)} of {len(decisions)} choices are close to uniform;"
-                " search longer or raise arch.lr"
+                f"undecided: {len(undecided)} of {len(decisions)} choices are close to uniform, {still} of them"
+                " never moved; search longer or raise arch.lr"
             )
-        if moved == 0:
-            warnings.append("stuck: no choice ever moved; search longer or raise arch.lr")
         if temperatures[0] > WARM or (temperatures[0] == temperatures[1] and temperatures[0] > 1):
             warnings.append(
                 f"temperature: {temperatures[0]:.2f} at the end (from {temperatures[1]:.2f}):"

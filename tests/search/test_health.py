@@ -1,0 +1,150 @@
+"""What a search says about itself; and a search that collapses into skips, with and without the counter-measure."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dnas.nn.chain import Skip
+from dnas.search.health import Health, Moves, examine, idle_share
+from dnas.search.relaxation import Relaxation, leave_one_out
+from dnas.search.supernet import SupernetBuilder
+from dnas.space.cost import Cost, conv
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Choices, Decision, OneOf, Spec, decisions, fill
+from search_spaces.cells_reid import cell, cells_reid
+from tests.spaces import ALL, random_choices
+
+CHANNELS, SITES, STEPS = 6, 8, 400
+X = Shape(Channels.of(CHANNELS), 4, 4)
+
+
+class Linear(Spec):
+    """A 1x1 convolution that starts at random."""
+
+    label = "linear"
+
+    def cost(self, x: Shape) -> Cost:
+        return conv(x.channels, x.channels, 1, x.positions)
+
+    def build(self, x: Shape, builder: object) -> nn.Module:
+        return nn.Conv2d(x.channels.size, x.channels.size, 1, bias=False)
+
+
+class Sites(Spec):
+    """Choices side by side on one input; for the health check only their leaves matter."""
+
+    label = "sites"
+    sites = tuple(OneOf(f"site{k}", {"skip": Skip(), "linear": Linear()}) for k in range(SITES))
+
+    def cost(self, x: Shape) -> Cost:
+        return Cost()
+
+    def leaves(self, x: Shape):  # type: ignore[no-untyped-def]
+        for site in self.sites:
+            yield from site.leaves(x)
+
+    def build(self, x: Shape, builder: object) -> nn.Module:
+        return nn.ModuleList(site.build(x, builder) for site in self.sites)  # type: ignore[arg-type]
+
+
+KNOWN = decisions(Sites.sites)
+
+
+def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
+    """Each site should become a rotation. Skip is a fair guess, an untrained matrix a bad one, a trained one exact."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    relaxation, spec = Relaxation(KNOWN), Sites()
+    modules = spec.build(X, SupernetBuilder(relaxation.draw))
+    rotation = torch.linalg.qr(torch.eye(CHANNELS) + 0.2 * torch.randn(CHANNELS, CHANNELS, generator=generator))[0]
+    rotation = rotation * rotation.diagonal().sign()
+    weights = torch.optim.SGD(modules.parameters(), 0.4)
+    logits = torch.optim.Adam(relaxation.parameters(), 0.1)
+
+    def loss() -> Tensor:
+        x = torch.randn(16, CHANNELS, 2, 2, generator=generator)
+        target = torch.einsum("dc,bchw->bdhw", rotation, x)
+        parts = [(module(x) - target).square().mean() for module in modules]  # type: ignore[union-attr]
+        return torch.stack(parts).mean()
+
+    moves = Moves(KNOWN)
+    for step in range(STEPS):
+        dropout = idle_dropout * (1 - step / STEPS)
+        relaxation.sample(1.0, "score", generator, idle_dropout=dropout)
+        weights.zero_grad()
+        task = loss()
+        if task.requires_grad:  # nothing to train where every site skips
+            task.backward()
+            weights.step()
+        log_p, use = relaxation.sample_scored(8, generator, dropout)
+        with torch.no_grad():
+            losses = []
+            for r in range(8):
+                use(r)
+                losses.append(loss())
+        logits.zero_grad()
+        leave_one_out(torch.stack(losses), log_p).backward()
+        logits.step()
+        counts = moves.follow(relaxation.logits())
+    best = {key: d.options[int(p.argmax())] for (key, d), p in zip(KNOWN.items(), relaxation.probabilities().values())}
+    health = examine(spec, X, KNOWN, best, relaxation.probabilities(), counts, (1.0, 1.0), (0.5, 5.0), last=True)
+    return best, health
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_idle_dropout_counters_a_collapse(seed: int) -> None:
+    collapsed, health = searched(seed, 0.0)
+    assert list(collapsed.values()).count("skip") >= SITES - 1
+    assert any(line.startswith("collapse: ") for line in health.warnings)
+    countered, health = searched(seed, 0.95)
+    assert list(countered.values()).count("linear") >= SITES - 1
+    assert not health.warnings
+
+
+def test_idle_share_counts_what_is_in_use() -> None:
+    """An edge that no node takes does not count."""
+    space = cells_reid("cells", (8,), "N", 4, 16, 32)
+    known = decisions(space.spec)
+    assert cell("normal", False).nodes[0].inputs != cell("normal", False).nodes[1].inputs
+    choices = {key: ("skip" if decision.idle else decision.options[0]) for key, decision in known.items()}
+    idle, could, chance = idle_share(space.spec, space.input, known, choices)
+    assert (idle, could) == (8, 8)  # four nodes with two edges, of fourteen
+    assert chance == pytest.approx(8 * 2 / 11)
+    choices["normal.node2.from0"] = "sep_3"
+    assert idle_share(space.spec, space.input, known, choices)[0] == 7
+
+
+@pytest.mark.parametrize("space", ALL[:2], ids=lambda s: s.name)
+def test_warnings(space: object) -> None:
+    spec, x = space.spec, space.input  # type: ignore[attr-defined]
+    known = decisions(spec)
+    choices = random_choices(space, 0)  # type: ignore[arg-type]
+    uniform = {key: torch.full((len(d.options),), 1 / len(d.options)) for key, d in known.items()}
+    still = dict.fromkeys(known, 0)
+
+    def found(**changed: object) -> list[str]:
+        arguments = {"costs": (1e6, 1e6), "temperatures": (0.5, 5.0), "last": True, "probabilities": uniform}
+        arguments |= changed
+        health = examine(spec, x, known, choices, moves=still, **arguments)  # type: ignore[arg-type]
+        return [line.split(":")[0] for line in health.warnings]
+
+    decided = {key: torch.eye(len(p))[0] for key, p in uniform.items()}
+    assert found(probabilities=decided) == []
+    assert found() == ["undecided"]
+    assert found(last=False) == []
+    assert found(probabilities=decided, temperatures=(5.0, 5.0)) == ["temperature"]
+    assert found(probabilities=decided, costs=(2e6, 1e6)) == ["cost"]
+
+
+def test_moves() -> None:
+    moves = Moves({"a": Decision("a", ("x", "y")), "b": Decision("b", ("x", "y"))})
+    assert moves.follow({"a": [0.0, 1.0], "b": [1.0, 0.0]}) == {"a": 0, "b": 0}
+    assert moves.follow({"a": [2.0, 1.0], "b": [1.0, 0.0]}) == {"a": 1, "b": 0}
+    again = Moves({"a": Decision("a", ("x", "y")), "b": Decision("b", ("x", "y"))})
+    again.load_state_dict(moves.state_dict())
+    assert again.follow({"a": [0.0, 1.0], "b": [1.0, 0.0]}) == {"a": 2, "b": 0}
+
+
+def test_filled_spaces_have_no_choice_left() -> None:
+    for space in ALL:
+        assert not decisions(fill(space.spec, random_choices(space, 1))), space.name

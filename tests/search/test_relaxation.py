@@ -1,0 +1,176 @@
+"""The estimators of the logits' gradient, what a draw leaves out, and the schedules."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dnas.nn.conv import ConvNormAct
+from dnas.run import seeds
+from dnas.run.schedules import OptimConfig, geometric
+from dnas.search.config import ArchConfig, SearchConfig
+from dnas.search.loop import Search
+from dnas.search.relaxation import Relaxation, leave_one_out
+from dnas.search.supernet import SupernetBuilder
+from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Decision, OneOf
+from search_spaces import SPACES
+
+OPS = torch.tensor([1.0, 0.5])
+"""Two operations that output a number; the loss is (y - 1)^2, so at equal logits the true gradient is -1/16."""
+
+
+def two_operations() -> Relaxation:
+    return Relaxation({"op": Decision("op", ("one", "half"))})
+
+
+def test_straight_through_is_biased_and_the_score_is_not() -> None:
+    """The mean over many draws has the wrong sign (method.md, section 4); the score's is exact over all draws."""
+    relaxation = two_operations()
+    p = relaxation.logits_HK.softmax(1)[0]
+    (p * (OPS - 1) ** 2).sum().backward()
+    assert relaxation.logits_HK.grad is not None
+    true = relaxation.logits_HK.grad.clone()
+    assert true[0, 0] == pytest.approx(-1 / 16)
+    generator, total = torch.Generator().manual_seed(0), torch.zeros(1, 2)
+    for _ in range(3000):
+        relaxation.sample(1.0, "sampled", generator)
+        relaxation.logits_HK.grad = None
+        k = relaxation.drawn()["op"]
+        y = relaxation.draw.weights["op"][k] * OPS[k]  # only the drawn operation is run
+        ((y - 1) ** 2).backward()
+        total += relaxation.logits_HK.grad
+    assert 0.02 < float(total[0, 0]) / 3000 < 0.06
+    for logits in ([0.0, 0.0], [0.3, -1.1]):
+        with torch.no_grad():
+            relaxation.logits_HK.copy_(torch.tensor([logits]))
+        relaxation.logits_HK.grad = None
+        p = relaxation.logits_HK.softmax(1)[0]
+        (p * (OPS - 1) ** 2).sum().backward()
+        true, expected = relaxation.logits_HK.grad.clone(), torch.zeros(1, 2)
+        for draws in itertools.product((0, 1), repeat=3):  # every outcome of three draws, by its probability
+            relaxation.logits_HK.grad = None
+            log_p_R = relaxation.logits_HK.log_softmax(1)[0, list(draws)]
+            leave_one_out((OPS[list(draws)] - 1) ** 2, log_p_R).backward()
+            expected += relaxation.logits_HK.grad * float(p[list(draws)].prod())
+        torch.testing.assert_close(expected, true, rtol=0, atol=1e-7)
+
+
+def test_straight_through_is_blind_before_a_batch_norm() -> None:
+    """It feels an operation by the scale of its output alone, and a batch norm takes the scale away."""
+    torch.manual_seed(0)
+    options = {"conv": ConvNormAct(4, 1), "wide": ConvNormAct(4, 3)}
+    relaxation = Relaxation({"op": Decision("op", ("conv", "wide"))})
+    x = Shape(Channels.of(3), 8, 8)
+    mixed = OneOf("op", options).build(x, SupernetBuilder(relaxation.draw)).double()
+    after = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, eps=1e-12)).double()
+    images, weights = torch.randn(8, 3, 8, 8).double(), torch.randn(4, 8, 8).double()
+
+    def gradient(network: nn.Module) -> float:
+        relaxation.logits_HK.grad = None
+        relaxation.sample(1.0, "sampled", torch.Generator().manual_seed(1))
+        (network(images) * weights).mean().backward()
+        assert relaxation.logits_HK.grad is not None
+        return float(relaxation.logits_HK.grad.abs().max())
+
+    assert gradient(mixed) > 1e-3
+    assert gradient(nn.Sequential(mixed, after)) < 1e-9
+
+
+def test_scored_draws_are_one_hot_and_their_probability_is_theirs() -> None:
+    relaxation = Relaxation({"a": Decision("a", ("x", "y", "z")), "b": Decision("b", (1, 2), "width")})
+    nn.init.normal_(relaxation.logits_HK)
+    log_p_R, use = relaxation.sample_scored(50, torch.Generator().manual_seed(0))
+    p = relaxation.probabilities()
+    for r in range(50):
+        use(r)
+        drawn = relaxation.drawn()
+        assert float(log_p_R[r].exp().detach()) == pytest.approx(
+            float(p["a"][drawn["a"]] * p["b"][drawn["b"]]), rel=1e-5
+        )
+        for key, weights in relaxation.draw.weights.items():
+            assert weights.tolist() == [float(k == drawn[key]) for k in range(len(weights))]
+            assert not weights.requires_grad
+
+
+@pytest.mark.parametrize("mode", ["full", "sampled", "score"])
+def test_idle_dropout_leaves_out_skip_and_zero(mode: str) -> None:
+    known = {
+        "a": Decision("a", ("skip", "conv", "zero"), idle=(0, 2)),
+        "only idle": Decision("only idle", ("skip", "zero"), idle=(0, 1)),
+        "w": Decision("w", (8, 16), "width"),
+    }
+    relaxation = Relaxation(known)
+    for step in range(20):
+        relaxation.sample(1.0, mode, torch.Generator().manual_seed(step), idle_dropout=1.0)  # type: ignore[arg-type]
+        assert relaxation.draw.weights["a"].tolist() == [0.0, 1.0, 0.0]
+        assert float(relaxation.draw.weights["only idle"].detach().sum()) == pytest.approx(1.0)
+    log_p_R, use = relaxation.sample_scored(2, torch.Generator().manual_seed(0), idle_dropout=1.0)
+    use(0)
+    assert relaxation.drawn()["a"] == 1
+    assert float(log_p_R[0].detach()) == pytest.approx(-2 * torch.log(torch.tensor(2.0)).item())
+
+
+def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
+    """Every rank and every resumed run draws the same, whatever random numbers it used before."""
+    drawn = []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        relaxation = Relaxation({str(k): Decision(str(k), ("x", "y", "z")) for k in range(40)})
+        torch.rand(rank)
+        steps = []
+        for step in range(3):
+            relaxation.sample(1.0, "sampled", seeds.generator(7, "draw", 2, step))
+            _, use = relaxation.sample_scored(2, seeds.generator(7, "draw", 2, step))
+            steps.append(dict(relaxation.drawn()))
+            use(1)
+            steps.append(dict(relaxation.drawn()))
+        drawn.append(steps)
+    assert drawn[0] == drawn[1]
+    assert all(a != b for a, b in itertools.combinations(drawn[0], 2))
+
+
+def test_temperature_follows_its_schedule() -> None:
+    """FBNet: 5.0, times 0.956 in each of 90 epochs; other lengths keep start and end."""
+    for epoch in range(90):
+        assert geometric(5.0, 5.0 * 0.956**89, epoch, 90) == pytest.approx(5.0 * 0.956**epoch)
+    for epochs in (2, 7, 31):
+        values = [geometric(5.0, 0.1, epoch, epochs) for epoch in range(epochs)]
+        assert (values[0], values[-1]) == (5.0, pytest.approx(0.1))
+        ratios = {round(b / a, 9) for a, b in itertools.pairwise(values)}
+        assert len(ratios) == 1
+    assert geometric(5.0, 0.1, 0, 1) == 5.0
+
+
+def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epoch by epoch: the temperature of every draw, idle dropout, and which epochs train logits."""
+    used: list[tuple[float, float, bool]] = []
+    sample = Relaxation.sample
+
+    def spy(
+        self: Relaxation, temperature: float, mode: str, generator: torch.Generator, gradient: bool, idle: float
+    ) -> None:
+        used.append((temperature, idle, gradient))
+        sample(self, temperature, mode, generator, gradient, idle)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Relaxation, "sample", spy)
+    config = SearchConfig(
+        str(pedestrians), str(tmp_path / "run"), holdout=0.4, eval_every=0, device="cpu",
+        optim=OptimConfig(epochs=4, identities=3, images=2),
+        arch=ArchConfig(mode="sampled", temperature=4.0, temperature_end=0.5, idle_dropout=0.6, weights_only=0.25),
+    )  # fmt: skip
+    state = Search(config, SPACES["tiny_reid"].resized(32, 16))
+    before: list[Tensor] = []
+    for epoch in range(4):
+        used.clear()
+        state.epoch = epoch
+        before.append(state.relaxation.logits_HK.detach().clone())
+        metrics = state._train_epoch()
+        assert used
+        for temperature, idle, _ in used:
+            assert (temperature, idle) == (pytest.approx(4.0 * 0.5**epoch), pytest.approx(0.6 * (1 - epoch / 3)))
+        assert metrics["temperature"] == pytest.approx(4.0 * 0.5**epoch)
+        trained = not torch.equal(before[-1], state.relaxation.logits_HK)
+        assert trained == (epoch >= 1) == any(gradient for _, _, gradient in used)
