@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from dnas.cli import main
 from dnas.data.market import load_market
@@ -86,6 +88,93 @@ def test_probe_and_load(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     trained = load(tmp_path / "run", "cpu")
     query = trained.decode(load_market(pedestrians).query)
     assert trained.embed(query).shape == (len(query), 64)
+
+
+def test_samples_inherited_weights_and_a_parameter_budget(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "search"
+    road = [*SMALL, "--data", pedestrians, "--optim.epochs", 2]
+    words = ["--space", "cells_reid_tiny", "--holdout", 0.4, "--budget.params", "80K", "--arch.samples", 3]
+    assert run("search", *road, *words, "--out", found) == 0
+    genotype = json.loads((found / "genotype.json").read_text())
+    assert genotype["cost"]["params"] <= 80_000
+    last = json.loads((found / "metrics.jsonl").read_text().splitlines()[-1])
+    maps = [row["mAP"] for row in last["sampled"]]
+    assert len(maps) > 1
+    best = last["sampled"][maps.index(max(maps))]
+    assert genotype["choices"] == best["choices"]
+    assert last["held_out"]["mAP"] == pytest.approx(best["mAP"])
+    assert 0 <= last["held_out_supernet"]["mAP"] <= 1
+    assert set(genotype["search"]["health"]) >= {"idle", "undecided", "moved", "cost_ratio", "warnings"}
+    assert "search: warning: undecided: " in (found / "log.txt").read_text()
+    words = ["--genotype", found, "--inherit", "true", "--optim.lr", 0, "--optim.epochs", 1]
+    assert run("retrain", *road, *words, "--out", tmp_path / "inherited") == 0
+    summary = json.loads((tmp_path / "inherited" / "summary.json").read_text())
+    assert summary["start"] == "inherited"
+    state, weights = (
+        torch.load(folder / "checkpoints" / name, weights_only=True)
+        for folder, name in ((tmp_path / "inherited", "last.pt"), (found, "inherited.pt"))
+    )
+    for name, tensor in weights.items():  # a learning rate of zero keeps them
+        if not name.startswith("classifier.") and "running_" not in name and "num_batches" not in name:
+            torch.testing.assert_close(state["net"][name], tensor, rtol=0, atol=0)
+    capsys.readouterr()
+    elsewhere = tmp_path / "elsewhere.json"
+    shutil.copy(found / "genotype.json", elsewhere)
+    assert run("retrain", *road, "--genotype", elsewhere, "--inherit", "true", "--out", tmp_path / "x") == 2
+    assert "no such file; give --genotype the folder of a finished search" in capsys.readouterr().err
+    torch.save({"neck.weight": torch.ones(3)}, found / "checkpoints" / "inherited.pt")
+    assert run("retrain", *road, "--genotype", found, "--inherit", "true", "--out", tmp_path / "y") == 2
+    assert "does not fit this network" in capsys.readouterr().err
+
+
+def test_published_weights_load_into_a_supernet(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torchvision state dict into every copy of a stage; cells start as if they were not there."""
+    import search_spaces
+    from search_spaces.attention_sites import attention_sites
+
+    small = attention_sites("small_vit", "vit_tiny_16", small=True, cells=("none", "dcs")).resized(32, 16)
+    monkeypatch.setattr(search_spaces, "SPACES", {"small_vit": small, "small_resnet": attention_sites(
+        "small_resnet", "resnet18", small=False, cells=("none", "dcs", "se"))})  # fmt: skip
+    torchvision_resnet = torchvision.models.resnet18()
+    torch.save(torchvision_resnet.state_dict(), tmp_path / "resnet18.pth")
+    words = [*SMALL, "--data", pedestrians, "--holdout", 0.4, "--space", "small_resnet", "--optim.epochs", 1]
+    out = tmp_path / "run"
+    assert run("search", *words, "--optim.lr", 0, "--weights", tmp_path / "resnet18.pth", "--out", out) == 0
+    state = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["net"]
+    wanted = torchvision_resnet.state_dict()["layer3.0.conv1.weight"]
+    assert any(tensor.shape == wanted.shape and torch.equal(tensor, wanted) for tensor in state.values())
+    capsys.readouterr()
+    words[words.index("small_resnet")] = "small_vit"
+    assert run("search", *words, "--weights", tmp_path / "resnet18.pth", "--out", tmp_path / "x") == 2
+    assert "is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget.macs", "3M", "--budget.params", "1M"], "budget: found macs and params, allowed: one of"),
+        (["--budget.macs", "3X"], "budget.macs: found '3X', allowed: a number with K or M or G, such as 300M"),
+        (["--budget.params", "0"], "budget.params: found '0', allowed: a number"),
+        (["--budget.latency", "3ms"], "latency and latency_table go together"),
+        (["--arch.draws", "1"], "arch.draws: found 1, allowed: 2 to 1000"),
+        (["--arch.idle_dropout", "1.5"], "arch.idle_dropout: found 1.5, allowed: 0 to 0.99"),
+        (["--budget.params", "1K"], "impossible, the smallest network of this space has"),
+        (["--weights", "none.pth"], "none.pth: no such weights file"),
+    ],
+)
+def test_search_settings_out_of_range(
+    words: list[str], message: str, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    road = [*SMALL, "--data", pedestrians, "--holdout", 0.4, "--out", tmp_path / "run"]
+    assert run("search", *road, *words) == 2
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert len(captured.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_configuration_is_valid() -> None:

@@ -1,5 +1,7 @@
 """One contract for every operation: shape, gradients, counted cost == measured cost, same function at the start."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -9,13 +11,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import BACKBONES, backbone
 from dnas.nn.builder import Builder
+from dnas.nn.cell_operations import HalfThen, NormConv, Pool, SeparableConv, Zero
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.inverted_residual import InvertedResidual
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec, image
+from dnas.space.spec import Space, Spec, fill, image
+from search_spaces.cells_reid import cells_reid
+from tests.spaces import ALL, random_choices
 
+CELLS = cells_reid("cells", (6,), "NRN", 4, 16, 24)
+KINDS: tuple[Literal["max", "avg"], ...] = ("max", "avg")
 INPUT = Shape(Channels.of(12), 9, 6)
 SPECS: dict[str, tuple[Spec, Shape]] = {
     "conv": (ConvNormAct(8, 3, 2), INPUT),
@@ -23,6 +30,15 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
     "inverted residual": (InvertedResidual(12, 5, 3, residual=True), INPUT),
     "inverted residual s2": (InvertedResidual(16, 3, 6, stride=2), INPUT),
     "inverted residual e1": (InvertedResidual(16, 3, 1), INPUT),
+    "norm conv": (NormConv(8), INPUT),
+    "norm conv s2": (NormConv(stride=2), INPUT),
+    "separable": (SeparableConv(5), INPUT),
+    "separable s2": (SeparableConv(3, 2), INPUT),
+    "dilated": (SeparableConv(3, dilation=2, times=1), INPUT),
+    "dilated s2": (SeparableConv(5, 2, dilation=2, times=1), INPUT),
+    **{f"{kind} pool s{stride}": (Pool(kind, stride), INPUT) for kind in KINDS for stride in (1, 2)},
+    "halved attention": (HalfThen(DCSAttention()), INPUT),
+    "cells": (fill(CELLS.spec, random_choices(CELLS, 0)), CELLS.input),
     "dcs stride 2": (DCSAttention(stride=2), INPUT),
     "chain": (Chain((ConvNormAct(8, 3, 2), Skip(), DCSAttention())), INPUT),
     **{f"attention {name}": (spec, INPUT) for name, spec in ATTENTION.items()},
@@ -61,3 +77,26 @@ def test_attention_changes_nothing_at_the_start(name: str) -> None:
     x = torch.randn(2, 12, 9, 6)
     for training in (False, True):
         torch.testing.assert_close(module.train(training)(x), x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zero_is_no_edge(stride: int) -> None:
+    x = torch.full((2, 12, 9, 6), torch.inf)
+    spec = Zero(stride)
+    y = spec.build(INPUT, Builder())(x)
+    out = spec.out(INPUT)
+    assert y.shape == (2, 12, out.height, out.width)
+    assert not bool(y.any())
+    assert spec.cost(INPUT).macs.tables == {}
+
+
+@pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)
+def test_random_genotypes_cost_what_is_measured(space: Space) -> None:
+    for seed in range(3):
+        spec = fill(space.spec, random_choices(space, seed))
+        network = spec.build(space.input, Builder()).eval()
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(torch.randn(1, 3, space.height, space.width))
+        cost = spec.cost(space.input)
+        assert 2 * cost.macs.value == counter.get_total_flops()
+        assert cost.params.value == sum(p.numel() for p in network.parameters())

@@ -86,7 +86,7 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
         leave_one_out(torch.stack(losses), log_p).backward()
         logits.step()
         counts = moves.follow(relaxation.logits())
-    best = {key: d.options[int(p.argmax())] for (key, d), p in zip(KNOWN.items(), relaxation.probabilities().values())}
+    best = {key: KNOWN[key].options[int(p.argmax())] for key, p in relaxation.probabilities().items()}
     health = examine(spec, X, KNOWN, best, relaxation.probabilities(), counts, (1.0, 1.0), (0.5, 5.0), last=True)
     return best, health
 

@@ -7,8 +7,8 @@ import pytest
 
 from dnas.draw.graph import draw_graph
 from dnas.errors import UserError
-from dnas.space.graph import graph
-from dnas.space.spec import fill
+from dnas.space.graph import graph, part
+from dnas.space.spec import decisions, fill
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"]
@@ -42,6 +42,37 @@ def test_open_graph_has_every_option() -> None:
     keys = [node["key"] for _, node in found.nodes(data=True) if node["key"]]
     assert len(keys) == 6 * 4 + 3 * 3
     assert all(found.in_degree(n) and found.out_degree(n) for n, node in found.nodes(data=True) if node["key"])
+
+
+def test_cells_are_drawn_as_graphs() -> None:
+    space = SPACES["cells_reid_tiny"]
+    known = decisions(space.spec)
+    choices = {key: decision.options[-1] for key, decision in known.items()}  # the last pair; channel attention
+    choices |= {"normal.node2.from0": "zero", "normal.node3.from2": "skip"}
+    spec = fill(space.spec, choices)
+    found = graph(spec, space.input)
+    assert nx.is_directed_acyclic_graph(found)
+    assert sum(node.get("macs", 0) for _, node in found.nodes(data=True)) == spec.cost(space.input).macs.value
+    cell = part(found, "normal cell 2")
+    titles = [node["title"] for _, node in cell.nodes(data=True)]
+    assert titles.count("channel self-attention") == 6  # 8 edges: one is zero, one a skip
+    name = {node["title"]: number for number, node in cell.nodes(data=True)}
+    assert set(cell.predecessors(name["side by side"])) == {name[f"node {k}"] for k in (2, 3, 4, 5)}
+    assert cell.in_degree(name["node 2"]) == 1
+    assert set(cell.predecessors(name["node 3"])) & {name["node 2"]}  # through the skip
+    assert [node["kind"] for _, node in cell.nodes(data=True)].count("input") == 2
+    with pytest.raises(UserError, match="part: found 'cell 9', allowed: reduction cell 1, normal cell 2, "):
+        part(found, "cell 9")
+
+
+def test_open_cells_have_every_edge() -> None:
+    space = SPACES["cells_reid_tiny"]
+    cell = part(graph(space.spec, space.input), "reduction cell 1")
+    keys = [node["key"] for _, node in cell.nodes(data=True) if node["key"]]
+    assert sorted(keys) == sorted(
+        key for key in decisions(space.spec) if key.startswith("reduction.") and "from" in key
+    )
+    assert len(keys) == 2 + 3 + 4 + 5
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png", ".dot"])
