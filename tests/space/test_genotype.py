@@ -101,11 +101,11 @@ def test_spaces_are_found_by_name_or_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found 'huge', allowed: tiny_reid"):
         load_space("huge")
     own = tmp_path / "own.py"
-    own.write_text("from search_spaces.tiny_reid import tiny_reid\nSPACE = tiny_reid()\n")
+    own.write_text("from search_spaces.fbnetv2_reid import tiny_reid\nSPACE = tiny_reid()\n")
     assert load_space(str(own)).hash == SPACE.hash
     own.write_text(  # as this project writes its own: postponed annotations and a dataclass
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-        "@dataclass\nclass A:\n    x: int\nfrom search_spaces.tiny_reid import tiny_reid\nSPACE = tiny_reid()\n"
+        "@dataclass\nclass A:\n    x: int\nfrom search_spaces.fbnetv2_reid import tiny_reid\nSPACE = tiny_reid()\n"
     )
     assert load_space(str(own)).hash == SPACE.hash
     own.write_text("SPACE = (\n")

@@ -16,10 +16,9 @@ from collections.abc import Callable
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import interleaved, ratio
+from timing import held_mb, interleaved, ratio
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from dnas.loss.ibb import ClassStatistics, bound
 from dnas.loss.objective import LossConfig, Objective
@@ -72,19 +71,6 @@ def variants(c: int, beta: float = 8.0) -> tuple[Callable[[], Tensor], Callable[
         return f.grad
 
     return run_ours, run_direct
-
-
-def held_mb(run: Callable[[], object]) -> float:
-    """Largest memory held at one time beyond what was there, in MB."""
-    run()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as memory:
-        run()
-    held = peak = 0
-    for event in memory.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 1e6
 
 
 def finite_with_zeros() -> bool:

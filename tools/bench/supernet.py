@@ -1,0 +1,243 @@
+"""What searching costs: width holes, operation choices, and a whole search step.
+
+    python tools/bench/supernet.py [--json] [--rounds N] [--device cpu|cuda]
+
+Training steps (draw, forward, backward, Adam), variants interleaved in random order in one process; every ratio with a
+95 % interval, and a control: the reference against itself. Keys: width_over_plain (fbnetv2_reid_dcs with width holes
+over its widest plain network), sampled8_over_one (a choice of 8 options, one drawn, over that operation alone),
+sampled16_over_sampled2, full8_over_one, sampled8_memory_over_one (parameters, optimiser state and what a step holds),
+step_images_per_s (a whole search step on tiny_reid at 128 x 64: weights, logits, bound and cost).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import held_mb, interleaved, interval
+
+from dnas.data.augment import augment
+from dnas.data.synthetic import SynthConfig, synthesise
+from dnas.nn.builder import Builder
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
+from dnas.nn.inverted_residual import InvertedResidual
+from dnas.nn.reid_net import Output
+from dnas.run import seeds
+from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
+from dnas.search.loop import Search
+from dnas.search.relaxation import Mode, Relaxation
+from dnas.search.supernet import SupernetBuilder
+from dnas.space.holes import Shape
+from dnas.space.spec import OneOf, Spec, decisions, fill, image
+from search_spaces import SPACES
+
+Step = Callable[[], None]
+
+
+class Training:
+    """A training step of a network, open or closed."""
+
+    def __init__(
+        self, spec: Spec, x: Shape, batch: int, device: torch.device, mode: Mode = "sampled", last: bool = True
+    ):
+        torch.manual_seed(0)
+        self.device, self.mode = device, mode
+        known = decisions(spec)
+        self.relaxation = Relaxation(known).to(device) if known else None
+        builder = SupernetBuilder(self.relaxation.draw) if self.relaxation else Builder()
+        self.format = torch.channels_last if last else torch.contiguous_format
+        self.net = spec.build(x, builder).to(device, memory_format=self.format)  # type: ignore[call-overload]
+        self.images = torch.randn(batch, 3, x.height, x.width, device=device).contiguous(memory_format=self.format)
+        self.optimiser = torch.optim.Adam(self.net.parameters())
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self) -> None:
+        if self.relaxation is not None:
+            self.relaxation.sample(1.0, self.mode, self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.net(self.images).square().mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def memory_mb(self) -> float:
+        """Parameters, optimiser state and the most that a step holds beyond them."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self()
+            return torch.cuda.max_memory_allocated() / 1e6
+        held = held_mb(self)
+        state = [v for values in self.optimiser.state.values() for v in values.values() if isinstance(v, torch.Tensor)]
+        return held + sum(t.numel() * t.element_size() for t in (*self.net.parameters(), *state)) / 1e6
+
+
+def choices(options: int, blocks: int = 4) -> Spec:
+    """Blocks that are each a choice between `options` equal operations; with one option, those operations."""
+    block = InvertedResidual(32, kernel=3, expand=6, residual=True)
+    many = [OneOf(f"block{b}", {str(k): block for k in range(options)}) for b in range(blocks)]
+    return Chain((ConvNormAct(32, 3, 2), *(many if options > 1 else [block] * blocks)))
+
+
+def widths(rounds: int, device: torch.device, found: dict[str, float], table: Table) -> None:
+    """(a) width holes against the widest plain network, and the memory layouts."""
+    size, batch = ((256, 128), 64) if device.type == "cuda" else ((128, 64), 8)
+    space = SPACES["fbnetv2_reid_dcs"].resized(*size)
+    widest = {key: max(decision.options) for key, decision in decisions(space.spec).items()}
+    plain = fill(space.spec, widest)
+    variants: dict[str, Step] = {
+        "plain": Training(plain, space.input, batch, device),
+        "control": Training(plain, space.input, batch, device),
+        "holes": Training(space.spec, space.input, batch, device),
+        "holes, contiguous": Training(space.spec, space.input, batch, device, last=False),
+    }
+    seconds = interleaved(variants, rounds)
+    name = f"fbnetv2_reid_dcs {size[0]}x{size[1]} x {batch}"
+    row(table, f"{name}: plain / plain (control)", seconds["control"], seconds["plain"])
+    found["width_over_plain"] = row(table, f"{name}: width holes / plain", seconds["holes"], seconds["plain"])
+    row(table, f"{name}: contiguous / channels-last", seconds["holes, contiguous"], seconds["holes"])
+
+
+def operations(rounds: int, device: torch.device, found: dict[str, float], table: Table) -> None:
+    """(b) choices between operations against one operation."""
+    x, batch = image(64, 32), 256 if device.type == "cuda" else 32
+    variants: dict[str, Training] = {
+        "one": Training(choices(1), x, batch, device),
+        "control": Training(choices(1), x, batch, device),
+        **{f"sampled {n}": Training(choices(n), x, batch, device) for n in (2, 8, 16)},
+        "full 8": Training(choices(8), x, batch, device, "full"),
+    }
+    seconds = interleaved(variants, rounds)
+    row(table, "one operation / one operation (control)", seconds["control"], seconds["one"])
+    found["sampled8_over_one"] = row(table, "8 options, sampled / one", seconds["sampled 8"], seconds["one"])
+    found["sampled16_over_sampled2"] = row(
+        table, "16 options / 2 options, sampled", seconds["sampled 16"], seconds["sampled 2"]
+    )
+    found["full8_over_one"] = row(table, "8 options, full / one", seconds["full 8"], seconds["one"])
+    memory = {name: variants[name].memory_mb() for name in ("one", "sampled 8", "full 8")}
+    found["sampled8_memory_over_one"] = memory["sampled 8"] / memory["one"]
+    for name in ("sampled 8", "full 8"):
+        table.add_row(f"memory: {name} / one ({memory['one']:.0f} MB)", f"{memory[name] / memory['one']:.2f}", "", "")
+
+
+def row(table: Table, name: str, above: list[float], below: list[float]) -> float:
+    middle, low, high = interval(above, below)
+    table.add_row(name, f"{middle:.3f}", f"{low:.3f} - {high:.3f}", f"{1e3 * median(below):.0f}")
+    return middle
+
+
+@contextlib.contextmanager
+def search_state(mode: Mode, device: torch.device) -> Iterator[Search]:
+    """A search on synthetic pedestrians, ready to step."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        synthesise(SynthConfig(str(data), ids=48, cameras=3, images=2))
+        config = SearchConfig(
+            str(data), str(Path(folder) / "run"), device=device.type,  # type: ignore[arg-type]
+            arch=ArchConfig(mode=mode), budget=BudgetConfig(macs="30M"),
+        )  # fmt: skip
+        yield Search(config, SPACES["tiny_reid"])
+
+
+def step_parts(state: Search) -> dict[str, Step]:
+    """The parts of a step, and the whole, at the end of the schedules (so that the bound is awake)."""
+    batch = state._sampler(state.train).epoch(0)[0]
+    held = state._sampler(state.logit_images).epoch(0)[0]
+    at, mode = 0.99 * state.config.optim.epochs, state.config.arch.mode
+    generator = seeds.generator(0, "draw")
+    state.net.train()
+
+    def logits() -> None:
+        if mode == "score":
+            state._score_step(held, at, 0, *state.relaxation.sample_scored(state.config.arch.draws, generator))
+        else:
+            state.relaxation.sample(1.0, mode, generator)
+            state._logit_step(held, at, 0)
+
+    def weights() -> None:
+        state.relaxation.sample(1.0, mode, generator, gradient=False)
+        state._weight_step(batch, at, 0, False)
+
+    def whole() -> None:
+        weights()
+        logits()
+        if state.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    images = state.train.pixels[torch.from_numpy(batch)]
+    inputs = augment(images.to(state.device), state.config.input, seeds.generator(0, "augment"))
+
+    labels = state.train.labels[torch.from_numpy(batch)].to(state.device)
+    state.relaxation.sample(1.0, mode, generator, gradient=False)
+    output = state.net(inputs)
+
+    def objective() -> None:
+        leaves = Output(*(tensor.detach().requires_grad_() for tensor in output))
+        torch.stack(list(state.objective(leaves, labels, 1.0).values())).sum().backward()
+
+    return {
+        "whole step": whole,
+        "weights: forward, backward, Adam": weights,
+        "logits": logits,
+        "augmentation": lambda: void(augment(images, state.config.input, seeds.generator(0, "augment"))),
+        "draw": lambda: state.relaxation.sample(1.0, mode, generator),
+        "losses with the bound, backward to the features": objective,
+        "expected cost": lambda: void(state.budgeted.expected(state.relaxation.distribution())),
+        "deriving (once an epoch)": lambda: void(state._derive()),
+    }
+
+
+def void(_: object) -> None:
+    """Drop a value."""
+
+
+def whole_step(rounds: int, device: torch.device, found: dict[str, float], console: Console) -> None:
+    """(c) images per second of a whole step, with its parts."""
+    modes: tuple[Mode, ...] = ("score", "sampled")
+    for mode in modes:
+        with search_state(mode, device) as state:
+            seconds = interleaved(step_parts(state), rounds)
+            images = len(state._sampler(state.train).epoch(0)[0])
+            table = Table(title=f"a search step, {mode}: tiny_reid 128x64, batches of {images}")
+            for title in ("part", "ms", "share"):
+                table.add_column(title, justify="left" if title == "part" else "right")
+            whole = median(seconds["whole step"])
+            for part, times in seconds.items():
+                table.add_row(part, f"{1e3 * median(times):.1f}", f"{median(times) / whole:.1%}")
+            console.print(table)
+            console.print(f"{images / whole:.0f} training images per second")
+            if mode == modes[0]:
+                found["step_images_per_s"] = images / whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What searching costs.")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    device, console = torch.device(options.device), Console(width=120)
+    found: dict[str, float] = {}
+    table = Table(title=f"training steps on {device.type}, {torch.get_num_threads()} threads, {options.rounds} rounds")
+    for title in ("variant", "ratio", "95 % interval", "reference (ms)"):
+        table.add_column(title, justify="left" if title == "variant" else "right")
+    operations(options.rounds, device, found, table)
+    widths(max(options.rounds // 2, 2), device, found, table)
+    console.print(table)
+    whole_step(max(options.rounds // 4, 2), device, found, console)
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
