@@ -46,7 +46,9 @@ def augment(pixels: Tensor, config: InputConfig, generator: torch.Generator) -> 
         generator: a CPU generator; the result is a function of it and the pixels alone.
     """
     b, _, h, w = pixels.shape
-    draw_BR = torch.rand(b, 8, generator=generator).to(pixels.device)  # eight random numbers for each image
+    draw_BR = torch.rand(b, 8, generator=generator).to(
+        pixels.device, non_blocking=True
+    )  # eight random numbers for each image
     rows_BH = torch.arange(h, device=pixels.device).expand(b, h)
     cols_BW = torch.arange(w, device=pixels.device).expand(b, w)
     cols_BW = torch.where(draw_BR[:, :1] < config.flip, cols_BW.flip(1), cols_BW)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from dnas.run.schedules import geometric
 from dnas.search.config import SearchConfig
 from dnas.search.derive import derive
 from dnas.search.health import Health, Moves, examine
-from dnas.search.relaxation import Relaxation, entropies, leave_one_out
+from dnas.search.relaxation import Draws, Relaxation, entropies, leave_one_out
 from dnas.search.supernet import SupernetBuilder, inherit
 from dnas.space.cost import Count
 from dnas.space.genotype import Genotype
@@ -177,7 +176,9 @@ class Search:
         set_temperature(self.net, mask_temperature)
         idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
-        joint = arch.data == "joint" and arch.mode != "score"  # a score needs no backward pass: it has its own step
+        score = with_logits and arch.mode == "score"  # it needs no backward pass: it always has a step of its own
+        joint = with_logits and arch.data == "joint" and not score
+        count = 1 + arch.draws if score else 2
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
@@ -189,14 +190,14 @@ class Search:
         for step, indices in enumerate(batches):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             noise = seeds.generator(config.seed, "draw", epoch, step)
-            self.relaxation.sample(temperature, arch.mode, noise, joint and with_logits, idle_dropout)
-            terms = self._weight_step(indices, epoch + step / len(batches), step, joint and with_logits)
             at = epoch + step / len(batches)
-            if with_logits and arch.mode == "score":
-                scored = self.relaxation.sample_scored(arch.draws, noise, idle_dropout)
-                terms["logit_loss"] = self._score_step(logit_batches[step], at, step, *scored)
+            draws = self.relaxation.draws(count, temperature, arch.mode, noise, idle_dropout)
+            self.relaxation.use(draws, 0, gradient=joint)
+            terms = self._weight_step(indices, at, step, joint)
+            if score:
+                terms["logit_loss"] = self._score_step(logit_batches[step], at, step, draws)
             elif with_logits and not joint:
-                self.relaxation.sample(temperature, arch.mode, noise, True, idle_dropout)
+                self.relaxation.use(draws, 1, gradient=True)
                 terms["logit_loss"] = self._logit_step(logit_batches[step], at, step)
             losses.add(terms)
             watched.add(self.objective.watched)
@@ -240,18 +241,17 @@ class Search:
         self.logit_optimiser.step()
         return loss
 
-    def _score_step(
-        self, indices: NDArray[np.int64], at: float, step: int, log_p_R: Tensor, use: Callable[[int], None]
-    ) -> Tensor:
-        """One step of the logits by the score function: the same batch under every draw, forward passes alone."""
+    def _score_step(self, indices: NDArray[np.int64], at: float, step: int, draws: Draws) -> Tensor:
+        """One step of the logits by the score function: one batch under all draws but the first, without backward."""
         losses = []
         with torch.no_grad():
-            for r in range(len(log_p_R)):
-                use(r)
+            for n in range(1, len(draws.index_NH)):
+                self.relaxation.use(draws, n)
                 terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-                losses.append(sum(terms.values(), self._excess(float(self.budgeted.at(self.relaxation.drawn())), at)))
+                cost = torch.full((), float(self.budgeted.at(self.relaxation.drawn())), device=self.device)
+                losses.append(sum(terms.values(), self._excess(cost, at)))
         loss_R = torch.stack(losses)
-        loss = leave_one_out(loss_R, log_p_R) + self._settling(at)
+        loss = leave_one_out(loss_R, self.relaxation.log_probability(draws)[1:]) + self._settling(at)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.logit_optimiser.step()
@@ -288,12 +288,12 @@ class Search:
             return torch.zeros((), device=self.device)
         return self._excess(self.budgeted.expected(self.relaxation.distribution()), at)
 
-    def _excess(self, cost: Tensor | float, at: float) -> Tensor:
+    def _excess(self, cost: Tensor, at: float) -> Tensor:
         """lambda |log(cost / budget)|, or only what is above it."""
         budget = self.config.budget
         if budget.limit is None:
             return torch.zeros((), device=self.device)
-        excess = torch.as_tensor(cost, device=self.device).div(budget.limit).log()
+        excess = torch.log(cost / budget.limit)
         weight = budget.weight * at / self.config.optim.epochs
         return weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
 

@@ -14,7 +14,8 @@ follows, that scale has no effect, and the gradient of the task is exactly zero 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -60,6 +61,29 @@ class Draw:
         return self.mask(c).sum()
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Architectures that were drawn together. Shapes: N draws, H holes, K options.
+
+    Args:
+        noise_NHK: Gumbel noise.
+        absent_HK: options that could not be drawn.
+        index_NH: the option with the largest noisy logit, on the device.
+        numbers: the same as numbers, unless `full`.
+    """
+
+    noise_NHK: Tensor
+    absent_HK: Tensor
+    index_NH: Tensor
+    numbers: list[list[int]] | None
+    temperature: float
+    mode: Mode
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    return -(-uniform.clamp(1e-12, 1 - 1e-12).log()).log()
+
+
 class Relaxation(nn.Module):
     """Architecture logits of a space.
 
@@ -83,82 +107,66 @@ class Relaxation(nn.Module):
         self.idle_HK: Tensor
         self.draw = Draw()
 
-    def sample(
-        self,
-        temperature: float,
-        mode: Mode,
-        generator: torch.Generator,
-        gradient: bool = True,
-        idle_dropout: float = 0.0,
-    ) -> None:
-        """Draw an architecture: refills `self.draw`. Unless `full` it waits for the device once, to know what to run.
+    def draws(
+        self, count: int, temperature: float, mode: Mode, generator: torch.Generator, idle_dropout: float = 0.0
+    ) -> Draws:
+        """Draw architectures, for `use`. Unless `full` it waits for the device, once, to know what to run.
 
         Args:
             temperature: tau of the Gumbel-softmax.
-            generator: on the CPU; the same seed gives the same draw on every rank.
-            gradient: whether the draw carries a gradient to the logits (never in `score`: see `sample_scored`).
-            idle_dropout: probability that a choice leaves out its skip and zero options in this draw.
+            generator: on the CPU; the same seed gives the same draws on every rank.
+            idle_dropout: probability that a choice leaves out its skip and zero options in these draws.
         """
-        gumbel_HK = self._gumbel(generator)
-        self.set_noise(gumbel_HK, temperature, mode, gradient, self._without_idle(generator, idle_dropout))
+        uniform_NHK = torch.rand((count, *self.logits_HK.shape), generator=generator, dtype=torch.float64)
+        without_H = None
+        if idle_dropout > 0:
+            without_H = torch.rand(len(self.decisions), generator=generator) < idle_dropout
+        return self.draws_for(_gumbel(uniform_NHK), temperature, mode, without_H)
 
-    def set_noise(
-        self,
-        gumbel_HK: Tensor,
-        temperature: float,
-        mode: Mode,
-        gradient: bool = True,
-        without_idle_H: Tensor | None = None,
-    ) -> None:
-        """The draw for given Gumbel noise; choices in `without_idle_H` leave out skip and zero."""
-        logits_HK = self.logits_HK if gradient and mode != "score" else self.logits_HK.detach()
-        absent_HK = self._absent(without_idle_H)
-        soft_HK = ((logits_HK + gumbel_HK) / temperature).masked_fill(absent_HK, -torch.inf).softmax(1)
-        if mode == "full":
+    def draws_for(
+        self, gumbel_NHK: Tensor, temperature: float, mode: Mode, without_idle_H: Tensor | None = None
+    ) -> Draws:
+        """The draws for given Gumbel noise; choices in `without_idle_H` leave out skip and zero."""
+        device, dtype, absent_HK = self.logits_HK.device, self.logits_HK.dtype, self.absent_HK
+        if without_idle_H is not None:
+            absent_HK = absent_HK | (self.idle_HK & without_idle_H.to(device, non_blocking=True)[:, None])
+        noise_NHK = gumbel_NHK.to(device, dtype, non_blocking=True)
+        index_NH = (self.logits_HK.detach() + noise_NHK).masked_fill(absent_HK, -torch.inf).argmax(2)
+        numbers = None if mode == "full" else index_NH.tolist()
+        return Draws(noise_NHK, absent_HK, index_NH, numbers, temperature, mode)
+
+    def use(self, draws: Draws, n: int, gradient: bool = False) -> None:
+        """Make draw number n the current one: refills `self.draw`.
+
+        Args:
+            gradient: whether it carries a gradient to the logits (`full`, and `sampled` by straight-through).
+        """
+        logits_HK = self.logits_HK if gradient else self.logits_HK.detach()
+        noisy_HK = (logits_HK + draws.noise_NHK[n]).masked_fill(draws.absent_HK, -torch.inf)
+        soft_HK = (noisy_HK / draws.temperature).softmax(1)
+        if draws.numbers is None:
             self.draw.set(self._rows(soft_HK), None)
             return
-        index_H = soft_HK.argmax(1)
-        weights_HK = torch.zeros_like(soft_HK).scatter_(1, index_H[:, None], 1.0)
-        if soft_HK.requires_grad:
+        weights_HK = torch.zeros_like(soft_HK).scatter_(1, draws.index_NH[n][:, None], 1.0)
+        if gradient and draws.mode == "sampled":
             weights_HK = weights_HK + (soft_HK - soft_HK.detach())
-        self._set_one_hot(weights_HK, index_H.tolist())
+        self.draw.set(self._rows(weights_HK.detach() if draws.mode == "score" else weights_HK), None)
+        self.draw.index = dict(zip(self.decisions, draws.numbers[n], strict=True))
 
-    def sample_scored(
-        self, draws: int, generator: torch.Generator, idle_dropout: float = 0.0
-    ) -> tuple[Tensor, Callable[[int], None]]:
-        """Several draws for the score function, with one wait for the device.
+    def log_probability(self, draws: Draws) -> Tensor:
+        """log p of every draw under softmax(a), shape (N,), differentiable."""
+        log_p_HK = self.logits_HK.masked_fill(draws.absent_HK, -torch.inf).log_softmax(1)
+        log_p_NHK = log_p_HK.expand(len(draws.index_NH), -1, -1)
+        return log_p_NHK.gather(2, draws.index_NH[:, :, None]).sum((1, 2))
 
-        Returns:
-            log p of each draw, shape (draws,), differentiable; and a function that makes draw number r the current one.
-        """
-        gumbel_RHK = torch.stack([self._gumbel(generator) for _ in range(draws)])
-        absent_HK = self._absent(self._without_idle(generator, idle_dropout))
-        logits_HK = self.logits_HK.masked_fill(absent_HK, -torch.inf)
-        index_RH = (logits_HK.detach() + gumbel_RHK).argmax(2)
-        log_p_RHK = logits_HK.log_softmax(1).expand(draws, -1, -1)
-        hard_RHK = torch.zeros_like(gumbel_RHK).scatter_(2, index_RH[:, :, None], 1.0)
-        numbers = index_RH.tolist()
-        return log_p_RHK.gather(2, index_RH[:, :, None]).sum((1, 2)), lambda r: self._set_one_hot(
-            hard_RHK[r], numbers[r]
-        )
+    def sample(self, temperature: float, mode: Mode, generator: torch.Generator, gradient: bool = True) -> None:
+        """One draw, in use."""
+        self.use(self.draws(1, temperature, mode, generator), 0, gradient)
 
     def drawn(self) -> dict[str, int]:
         """The option numbers of the current one-hot draw."""
         assert self.draw.index is not None
         return self.draw.index
-
-    def _set_one_hot(self, weights_HK: Tensor, index: list[int]) -> None:
-        self.draw.set(self._rows(weights_HK), dict(zip(self.decisions, index, strict=True)))
-
-    def _without_idle(self, generator: torch.Generator, probability: float) -> Tensor | None:
-        if probability <= 0:
-            return None
-        return (torch.rand(len(self.decisions), generator=generator) < probability).to(self.logits_HK.device)
-
-    def _absent(self, without_idle_H: Tensor | None) -> Tensor:
-        if without_idle_H is None:
-            return self.absent_HK
-        return self.absent_HK | (self.idle_HK & without_idle_H[:, None])
 
     def fix(self, choices: Choices) -> None:
         """The one-hot draw of given choices, without gradient."""
@@ -173,7 +181,8 @@ class Relaxation(nn.Module):
 
     def perturbed(self, generator: torch.Generator) -> dict[str, list[float]]:
         """Logits plus Gumbel noise: their largest sum is a sample (perturb-and-MAP, Papandreou and Yuille 2011)."""
-        noisy_HK = (self.logits_HK.detach() + self._gumbel(generator)).cpu()
+        uniform_HK = torch.rand(self.logits_HK.shape, generator=generator, dtype=torch.float64)
+        noisy_HK = self.logits_HK.detach().cpu() + _gumbel(uniform_HK)
         return {key: row.tolist() for key, row in self._rows(noisy_HK).items()}
 
     def distribution(self) -> dict[str, Tensor]:
@@ -191,10 +200,6 @@ class Relaxation(nn.Module):
 
     def logits(self) -> dict[str, list[float]]:
         return {key: row.tolist() for key, row in self._rows(self.logits_HK.detach().cpu()).items()}
-
-    def _gumbel(self, generator: torch.Generator) -> Tensor:
-        uniform_HK = torch.rand(self.logits_HK.shape, generator=generator, dtype=torch.float64)
-        return -(-uniform_HK.clamp(1e-12, 1 - 1e-12).log()).log().to(self.logits_HK)
 
     def _rows(self, rows_HK: Tensor) -> dict[str, Tensor]:
         return {key: rows_HK[h, : len(d.options)] for h, (key, d) in enumerate(self.decisions.items())}

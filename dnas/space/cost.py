@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dnas.space.holes import Channels
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Keys = tuple[str, ...]
@@ -39,6 +40,10 @@ class Count:
     """A number that may depend on open decisions: {keys: table with one axis per key}, summed."""
 
     tables: Mapping[Keys, Table]
+    _tensors: dict[tuple[torch.device, torch.dtype], dict[Keys, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """The tables where they were needed before: copied to a device once, not in every step."""
 
     @staticmethod
     def of(*factors: int | Channels) -> Count:
@@ -94,10 +99,13 @@ class Count:
         import torch
 
         one = next(iter(weights.values()))
-        total = one.new_zeros(())
-        for keys, table in self.tables.items():
+        total, place = one.new_zeros(()), (one.device, one.dtype)
+        if place not in self._tensors:
+            self._tensors[place] = {
+                keys: torch.as_tensor(table, dtype=one.dtype, device=one.device) for keys, table in self.tables.items()
+            }
+        for keys, values in self._tensors[place].items():
             axes = string.ascii_letters[: len(keys)]
-            values = torch.as_tensor(table, dtype=one.dtype, device=one.device)
             total = total + torch.einsum(
                 f"{axes},{','.join(axes)}->" if axes else "->", values, *(weights[key] for key in keys)
             )

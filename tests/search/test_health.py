@@ -70,20 +70,20 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
     moves = Moves(KNOWN)
     for step in range(STEPS):
         dropout = idle_dropout * (1 - step / STEPS)
-        relaxation.sample(1.0, "score", generator, idle_dropout=dropout)
+        draws = relaxation.draws(9, 1.0, "score", generator, dropout)
+        relaxation.use(draws, 0)
         weights.zero_grad()
         task = loss()
         if task.requires_grad:  # nothing to train where every site skips
             task.backward()
             weights.step()
-        log_p, use = relaxation.sample_scored(8, generator, dropout)
         with torch.no_grad():
             losses = []
-            for r in range(8):
-                use(r)
+            for n in range(1, 9):
+                relaxation.use(draws, n)
                 losses.append(loss())
         logits.zero_grad()
-        leave_one_out(torch.stack(losses), log_p).backward()
+        leave_one_out(torch.stack(losses), relaxation.log_probability(draws)[1:]).backward()
         logits.step()
         counts = moves.follow(relaxation.logits())
     best = {key: KNOWN[key].options[int(p.argmax())] for key, p in relaxation.probabilities().items()}

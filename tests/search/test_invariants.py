@@ -124,7 +124,7 @@ def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: 
     cost = space.spec.cost(space.input).macs
 
     def loss() -> Tensor:
-        relaxation.set_noise(gumbel, 2.0, "full")
+        relaxation.use(relaxation.draws_for(gumbel[None], 2.0, "full"), 0, gradient=True)
         value: Tensor = net(x).embedding_BD.tanh().mean() + cost.expected(relaxation.draw.weights) / 1e6
         return value
 
@@ -152,7 +152,7 @@ def test_sampled_gradient_has_its_closed_form() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         gumbel = -(-torch.rand(1, 2, generator=generator).log()).log()
-        relaxation.set_noise(gumbel, tau, "sampled")
+        relaxation.use(relaxation.draws_for(gumbel[None], tau, "sampled"), 0, gradient=True)
         assert relaxation.draw.index is not None
         k = relaxation.draw.index["op"]
         y = relaxation.draw.weights["op"][k] * values[k]

@@ -1,6 +1,7 @@
 """The estimators of the logits' gradient, what a draw leaves out, and the schedules."""
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dnas.run import seeds
 from dnas.run.schedules import OptimConfig, geometric
 from dnas.search.config import ArchConfig, SearchConfig
 from dnas.search.loop import Search
-from dnas.search.relaxation import Relaxation, leave_one_out
+from dnas.search.relaxation import Draws, Mode, Relaxation, leave_one_out
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Decision, OneOf
@@ -54,7 +55,7 @@ def test_straight_through_is_biased_and_the_score_is_not() -> None:
             relaxation.logits_HK.grad = None
             log_p_R = relaxation.logits_HK.log_softmax(1)[0, list(draws)]
             leave_one_out((OPS[list(draws)] - 1) ** 2, log_p_R).backward()
-            expected += relaxation.logits_HK.grad * float(p[list(draws)].prod())
+            expected += relaxation.logits_HK.grad * float(p.detach()[list(draws)].prod())
         torch.testing.assert_close(expected, true, rtol=0, atol=1e-7)
 
 
@@ -79,24 +80,27 @@ def test_straight_through_is_blind_before_a_batch_norm() -> None:
     assert gradient(nn.Sequential(mixed, after)) < 1e-9
 
 
-def test_scored_draws_are_one_hot_and_their_probability_is_theirs() -> None:
+@pytest.mark.parametrize("mode", ["sampled", "score"])
+def test_draws_are_one_hot_and_their_probability_is_theirs(mode: Mode) -> None:
     relaxation = Relaxation({"a": Decision("a", ("x", "y", "z")), "b": Decision("b", (1, 2), "width")})
     nn.init.normal_(relaxation.logits_HK)
-    log_p_R, use = relaxation.sample_scored(50, torch.Generator().manual_seed(0))
-    p = relaxation.probabilities()
-    for r in range(50):
-        use(r)
+    draws = relaxation.draws(50, 1.0, mode, torch.Generator().manual_seed(0))
+    log_p_N, p = relaxation.log_probability(draws), relaxation.probabilities()
+    for n in range(50):
+        relaxation.use(draws, n)
         drawn = relaxation.drawn()
-        assert float(log_p_R[r].exp().detach()) == pytest.approx(
+        assert float(log_p_N[n].exp().detach()) == pytest.approx(
             float(p["a"][drawn["a"]] * p["b"][drawn["b"]]), rel=1e-5
         )
         for key, weights in relaxation.draw.weights.items():
             assert weights.tolist() == [float(k == drawn[key]) for k in range(len(weights))]
             assert not weights.requires_grad
+    relaxation.use(draws, 0, gradient=True)
+    assert relaxation.draw.weights["a"].requires_grad == (mode == "sampled")
 
 
 @pytest.mark.parametrize("mode", ["full", "sampled", "score"])
-def test_idle_dropout_leaves_out_skip_and_zero(mode: str) -> None:
+def test_idle_dropout_leaves_out_skip_and_zero(mode: Mode) -> None:
     known = {
         "a": Decision("a", ("skip", "conv", "zero"), idle=(0, 2)),
         "only idle": Decision("only idle", ("skip", "zero"), idle=(0, 1)),
@@ -104,13 +108,12 @@ def test_idle_dropout_leaves_out_skip_and_zero(mode: str) -> None:
     }
     relaxation = Relaxation(known)
     for step in range(20):
-        relaxation.sample(1.0, mode, torch.Generator().manual_seed(step), idle_dropout=1.0)  # type: ignore[arg-type]
+        draws = relaxation.draws(2, 1.0, mode, torch.Generator().manual_seed(step), idle_dropout=1.0)
+        relaxation.use(draws, 1)
         assert relaxation.draw.weights["a"].tolist() == [0.0, 1.0, 0.0]
-        assert float(relaxation.draw.weights["only idle"].detach().sum()) == pytest.approx(1.0)
-    log_p_R, use = relaxation.sample_scored(2, torch.Generator().manual_seed(0), idle_dropout=1.0)
-    use(0)
-    assert relaxation.drawn()["a"] == 1
-    assert float(log_p_R[0].detach()) == pytest.approx(-2 * torch.log(torch.tensor(2.0)).item())
+        assert float(relaxation.draw.weights["only idle"].sum()) == pytest.approx(1.0)
+        if mode == "score":  # what is left out has no part in the probability
+            assert float(relaxation.log_probability(draws)[0].detach()) == pytest.approx(-2 * math.log(2))
 
 
 def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
@@ -122,11 +125,10 @@ def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
         torch.rand(rank)
         steps = []
         for step in range(3):
-            relaxation.sample(1.0, "sampled", seeds.generator(7, "draw", 2, step))
-            _, use = relaxation.sample_scored(2, seeds.generator(7, "draw", 2, step))
-            steps.append(dict(relaxation.drawn()))
-            use(1)
-            steps.append(dict(relaxation.drawn()))
+            draws = relaxation.draws(2, 1.0, "score", seeds.generator(7, "draw", 2, step), 0.5)
+            for n in range(2):
+                relaxation.use(draws, n)
+                steps.append(dict(relaxation.drawn()))
         drawn.append(steps)
     assert drawn[0] == drawn[1]
     assert all(a != b for a, b in itertools.combinations(drawn[0], 2))
@@ -146,16 +148,22 @@ def test_temperature_follows_its_schedule() -> None:
 
 def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epoch by epoch: the temperature of every draw, idle dropout, and which epochs train logits."""
-    used: list[tuple[float, float, bool]] = []
-    sample = Relaxation.sample
+    used: list[tuple[float, float]] = []
+    gradients: list[bool] = []
+    draws, use = Relaxation.draws, Relaxation.use
 
-    def spy(
-        self: Relaxation, temperature: float, mode: str, generator: torch.Generator, gradient: bool, idle: float
-    ) -> None:
-        used.append((temperature, idle, gradient))
-        sample(self, temperature, mode, generator, gradient, idle)  # type: ignore[arg-type]
+    def spy_draws(
+        self: Relaxation, count: int, temperature: float, mode: Mode, generator: torch.Generator, idle: float
+    ) -> Draws:
+        used.append((temperature, idle))
+        return draws(self, count, temperature, mode, generator, idle)
 
-    monkeypatch.setattr(Relaxation, "sample", spy)
+    def spy_use(self: Relaxation, drawn: Draws, n: int, gradient: bool = False) -> None:
+        gradients.append(gradient)
+        use(self, drawn, n, gradient)
+
+    monkeypatch.setattr(Relaxation, "draws", spy_draws)
+    monkeypatch.setattr(Relaxation, "use", spy_use)
     config = SearchConfig(
         str(pedestrians), str(tmp_path / "run"), holdout=0.4, eval_every=0, device="cpu",
         optim=OptimConfig(epochs=4, identities=3, images=2),
@@ -165,12 +173,13 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
     before: list[Tensor] = []
     for epoch in range(4):
         used.clear()
+        gradients.clear()
         state.epoch = epoch
         before.append(state.relaxation.logits_HK.detach().clone())
         metrics = state._train_epoch()
         assert used
-        for temperature, idle, _ in used:
+        for temperature, idle in used:
             assert (temperature, idle) == (pytest.approx(4.0 * 0.5**epoch), pytest.approx(0.6 * (1 - epoch / 3)))
         assert metrics["temperature"] == pytest.approx(4.0 * 0.5**epoch)
         trained = not torch.equal(before[-1], state.relaxation.logits_HK)
-        assert trained == (epoch >= 1) == any(gradient for _, _, gradient in used)
+        assert trained == (epoch >= 1) == any(gradients)

@@ -159,7 +159,8 @@ def step_parts(state: Search) -> dict[str, Step]:
 
     def logits() -> None:
         if mode == "score":
-            state._score_step(held, at, 0, *state.relaxation.sample_scored(state.config.arch.draws, generator))
+            draws = state.relaxation.draws(1 + state.config.arch.draws, 1.0, mode, generator)
+            state._score_step(held, at, 0, draws)
         else:
             state.relaxation.sample(1.0, mode, generator)
             state._logit_step(held, at, 0)
