@@ -33,8 +33,8 @@ from search_spaces import named_space
 
 SEARCHES, RANDOMS, LEAST = 3, 12, 0.93
 MODES = ("score", "sampled", "full")
-SEARCH = ["--optim.epochs", "30", "--optim.lr", "0.003", "--eval_every", "10"]
-RETRAIN = ["--optim.epochs", "24", "--optim.lr", "0.003"]
+SEARCH = ["--optim.lr", "0.003", "--eval_every", "10"]
+RETRAIN = ["--optim.lr", "0.003"]
 
 
 def dnas(verb: str, out: Path, finished: str, words: list[str]) -> None:
@@ -65,18 +65,19 @@ def run(options: argparse.Namespace) -> None:
     out, common = Path(options.out), ["--data", options.root, "--device", "cpu"]
     size = ["--input.height", str(options.size[0]), "--input.width", str(options.size[1])]
     common += size + (["--input.flip", "0"] if options.letters else [])
+    epochs = [["--optim.epochs", str(count)] for count in options.epochs]
     for number, genotype in enumerate(random_networks(options.space, tuple(options.size), options.limit)):
         genotype.save(out / f"network-{number}" / "genotype.json")
-    found = ["--space", options.space, "--budget.macs", options.budget, *common, *SEARCH, *options.search]
+    found = ["--space", options.space, "--budget.macs", options.budget, *common, *SEARCH, *epochs[0], *options.search]
 
     def searched(seed: int) -> None:
         folder = out / f"search-{options.mode}-{seed}"
         dnas("search", folder, "cost.json", [*found, "--arch.mode", options.mode, "--seed", str(seed)])
-        words = [*common, *RETRAIN, "--genotype", str(folder)]
+        words = [*common, *RETRAIN, *epochs[1], "--genotype", str(folder)]
         dnas("retrain", out / f"searched-{options.mode}-{seed}", "summary.json", words)
 
     def drawn(number: int) -> None:
-        words = [*common, *RETRAIN, "--genotype", str(out / f"network-{number}")]
+        words = [*common, *RETRAIN, *epochs[1], "--genotype", str(out / f"network-{number}")]
         dnas("retrain", out / f"random-{number}", "summary.json", words)
 
     with ThreadPoolExecutor(options.workers) as pool:
@@ -162,6 +163,7 @@ def main() -> None:
     runs.add_argument("--space", required=True)
     runs.add_argument("--budget", required=True, help="MACs, such as 14M")
     runs.add_argument("--size", type=int, nargs=2, default=(64, 64), help="height and width of the images")
+    runs.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
     runs.add_argument("--letters", action="store_true", help="do not mirror images")
     runs.add_argument("--mode", default="score", choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)
