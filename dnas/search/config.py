@@ -92,6 +92,7 @@ class ArchConfig:
         temperature: tau of the Gumbel-softmax in the first epoch.
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
+        share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.
         entropy: weight that the mean entropy of the choices grows to in the loss of the logits: it makes them settle,
             where the expected cost alone is content with a mixture of cheap and dear networks (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
@@ -107,6 +108,7 @@ class ArchConfig:
     temperature: float = 5.0
     temperature_end: float = 0.5
     weights_only: float = 0.3
+    share: bool = True
     entropy: float = 0.0
     idle_dropout: float = 0.0
     samples: int = 0

@@ -68,7 +68,7 @@ class Search:
             self.train = self.logit_images = decode(rest, *size)
         self.fingerprint = data.fingerprint()
         torch.manual_seed(seeds.derive(config.seed, "init"))
-        builder = SupernetBuilder(self.relaxation.draw)
+        builder = SupernetBuilder(self.relaxation.draw, config.arch.share)
         self.net = ReIDNet(self.space.spec, self.space.input, self.train.identities, builder)
         if config.weights is not None:
             load_weights(self.net, Path(config.weights))

@@ -7,16 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.nn.builder import Builder
+from dnas.search.elastic import SharedInvertedResidual, can_share
 from dnas.search.relaxation import Draw
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, OneOf, Pair
 
 
 class SupernetBuilder(Builder):
-    """Builds open descriptions over a draw."""
+    """Builds open descriptions over a draw.
 
-    def __init__(self, draw: Draw) -> None:
-        self.draw = draw
+    Args:
+        share: let options share weights where they can (`dnas.search.elastic`).
+    """
+
+    def __init__(self, draw: Draw, share: bool = True) -> None:
+        self.draw, self.share = draw, share
 
     def norm(self, c: Channels) -> nn.BatchNorm2d:
         return super().norm(c) if c.closed else MaskedBatchNorm2d(c, self.draw)
@@ -35,6 +40,8 @@ class SupernetBuilder(Builder):
 
     def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
         one_of.out(x)  # options must agree on their output shape
+        if self.share and can_share(one_of.options):
+            return SharedInvertedResidual(one_of, x.channels, self, self.draw)
         return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
 
 
@@ -132,12 +139,17 @@ class Mixed(nn.Module):
 
 @torch.no_grad()
 def inherit(child: nn.Module, supernet: nn.Module, choices: Choices) -> None:
-    """Copy the leading block of every supernet tensor into the child's tensor at the same place."""
+    """Copy the leading channels of every supernet tensor, at the centre of its kernel, into the child's tensor."""
     while isinstance(supernet, Mixed):
         supernet = supernet.operations[supernet.names.index(str(choices[supernet.key]))]
     source = dict(supernet.named_parameters(recurse=False)) | dict(supernet.named_buffers(recurse=False))
     for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
-        tensor.copy_(source[name][tuple(slice(n) for n in tensor.shape)])
+        whole = source[name]
+        starts = [
+            (have - want) // 2 if dim >= 2 else 0
+            for dim, (have, want) in enumerate(zip(whole.shape, tensor.shape, strict=True))
+        ]
+        tensor.copy_(whole[tuple(slice(start, start + n) for start, n in zip(starts, tensor.shape, strict=True))])
     children = dict(supernet.named_children())
     for name, module in child.named_children():
         inherit(module, children[name], choices)

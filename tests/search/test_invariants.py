@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.reid_net import ReIDNet
+from dnas.search.elastic import SharedInvertedResidual
 from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import ChannelMask, MaskedBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
@@ -22,9 +23,9 @@ def _double() -> object:
     torch.set_default_dtype(torch.float32)
 
 
-def supernet(space: Space) -> tuple[ReIDNet, Relaxation]:
+def supernet(space: Space, share: bool = True) -> tuple[ReIDNet, Relaxation]:
     relaxation = Relaxation(decisions(space.spec))
-    net = ReIDNet(space.spec, space.input, 5, SupernetBuilder(relaxation.draw))
+    net = ReIDNet(space.spec, space.input, 5, SupernetBuilder(relaxation.draw, share))
     for parameter in net.parameters():  # gains that start at zero would hide what they multiply
         nn.init.normal_(parameter, std=0.3)
     return net, relaxation
@@ -49,14 +50,22 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
-@pytest.mark.parametrize("mode", ["full", "sampled"])
+@pytest.mark.parametrize("mode", ["full", "sampled", "apart"])
 def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None) -> None:
-    net, relaxation = supernet(space)
+    """`apart`: sampled, and no option shares weights with another."""
+    if mode == "apart" and not space.name.startswith("tiny_reid"):
+        pytest.skip("nothing to share, or slow")
+    net, relaxation = supernet(space, share=mode != "apart")
+    assert any(isinstance(m, SharedInvertedResidual) for m in net.modules()) == (
+        mode != "apart" and (space.name.startswith("tiny_reid") or space.name == "fbnetv2_reid_ops")
+    )
     for seed in range(4):
         choices = random_choices(space, seed)
         child = child_of(space, net, choices)
         plain = {type(m) for m in child.modules()}
-        assert not plain & {Mixed, MaskedBatchNorm2d, ChannelMask, OpenWidth}, "search code left in the child"
+        assert not plain & {Mixed, SharedInvertedResidual, MaskedBatchNorm2d, ChannelMask, OpenWidth}, (
+            "search code left in the child"
+        )
         relaxation.fix(choices)
         if mode == "full":  # every operation runs, all weights but one are zero
             relaxation.draw.index = None

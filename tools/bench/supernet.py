@@ -53,7 +53,7 @@ class Training:
         self.device, self.mode = device, mode
         known = decisions(spec)
         self.relaxation = Relaxation(known).to(device) if known else None
-        builder = SupernetBuilder(self.relaxation.draw) if self.relaxation else Builder()
+        builder = SupernetBuilder(self.relaxation.draw, share=False) if self.relaxation else Builder()
         self.format = torch.channels_last if last else torch.contiguous_format
         self.net = spec.build(x, builder).to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.images = torch.randn(batch, 3, x.height, x.width, device=device).contiguous(memory_format=self.format)
