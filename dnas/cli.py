@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dnas.errors import UserError
+from dnas.errors import UserError, check_range
 from dnas.run.progress import console, errors
 
 SHOW = "Draw a network as a graph."
@@ -135,6 +135,7 @@ def _latency(config: Namespace) -> None:
     from search_spaces import load_space
 
     space = load_space(config.space)
+    check_range(config, "", 0, 4096, "height", "width")
     space = space.resized(config.height or space.height, config.width or space.width)
     for row in measure_space(space, pick_device(config.device), config.batch, config.rounds, Path(config.output)):
         console.print(row)

@@ -81,6 +81,19 @@ def test_the_command_writes_a_table_that_a_search_keeps(
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rounds", "1"], "rounds: found 1, allowed: 2 or more"),
+        (["--batch", "0"], "batch: found 0, allowed: 1 or more"),
+        (["--height", "-4"], "height: found -4, allowed: 0 to 4096"),
+    ],
+)
+def test_numbers_out_of_range(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["latency", "--space", "tiny_reid", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ([], "key 'format': found 'list'"),
