@@ -18,6 +18,8 @@ UNDECIDED = 0.97
 """Entropy, as a share of the uniform choice's, above which a choice was not made."""
 WARM = 2.0
 """A final temperature above this leaves the draws close to uniform whatever the logits say."""
+FEW = 5
+"""With fewer choices that could be skip or zero, all of them skipping is no collapse."""
 APART = 1.5
 """Expected and derived cost further apart than this factor: the logits have not settled."""
 
@@ -105,8 +107,8 @@ def examine(
     undecided = [key for key, entropy in entropies(probabilities).items() if entropy > UNDECIDED]
     moved, ratio = sum(count > 0 for count in moves.values()), costs[0] / max(costs[1], 1.0)
     warnings = []
-    # more than half, and two standard deviations above chance
-    if idle > could / 2 and idle > chance + 2 * math.sqrt(max(chance * (1 - chance / could), 1e-9)):
+    # more than half, and two standard deviations above chance; few choices say nothing
+    if could >= FEW and idle > could / 2 and idle > chance + 2 * math.sqrt(max(chance * (1 - chance / could), 1e-9)):
         warnings.append(
             f"collapse: {idle} of {could} choices took skip or zero ({chance:.1f} by chance); try arch.idle_dropout 0.5"
         )

@@ -83,6 +83,7 @@ class Search:
     def run(self, folder: RunFolder) -> None:
         """Search to the end, from wherever this state is."""
         config = self.config
+        warned: set[str] = set()
         with EpochProgress("search", config.optim.epochs, self.epoch, folder.path / "log.txt") as progress:
             while self.epoch < config.optim.epochs:
                 start = time.perf_counter()
@@ -103,7 +104,10 @@ class Search:
                 folder.save(self.state())
                 progress.epoch(self.epoch - 1, self._news(metrics))
                 for warning in health.warnings:
-                    progress.say(f"warning: {warning}")
+                    kind = warning.split(":")[0]
+                    if kind not in warned:  # once, not in every epoch; the log of metrics has all of them
+                        warned.add(kind)
+                        progress.say(f"warning: {warning}")
         folder.save_inherited(self.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self._expected_cost())
