@@ -174,7 +174,9 @@ def load_inherited(net: ReIDNet, file: Path) -> None:
     """
     if not file.is_file():
         raise UserError(f"inherit: {file}: no such file; give --genotype the folder of a finished search")
-    state = {name: tensor for name, tensor in load_tensors(file).items() if not name.startswith("classifier.")}
+    state = {name: value for name, value in load_tensors(file).items() if not str(name).startswith("classifier.")}
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise UserError(f"{file}: expected a mapping of names to tensors")
     try:
         missing = set(net.load_state_dict(state, strict=False).missing_keys) - {"classifier.weight"}
     except RuntimeError as error:

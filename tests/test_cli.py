@@ -124,6 +124,9 @@ def test_samples_inherited_weights_and_a_parameter_budget(
     shutil.copy(found / "genotype.json", elsewhere)
     assert run("retrain", *road, "--genotype", elsewhere, "--inherit", "true", "--out", tmp_path / "x") == 2
     assert "no such file; give --genotype the folder of a finished search" in capsys.readouterr().err
+    torch.save({1: torch.ones(3)}, found / "checkpoints" / "inherited.pt")
+    assert run("retrain", *road, "--genotype", found, "--inherit", "true", "--out", tmp_path / "z") == 2
+    assert "expected a mapping of names to tensors" in capsys.readouterr().err
     torch.save({"neck.weight": torch.ones(3)}, found / "checkpoints" / "inherited.pt")
     assert run("retrain", *road, "--genotype", found, "--inherit", "true", "--out", tmp_path / "y") == 2
     assert "does not fit this network" in capsys.readouterr().err

@@ -87,7 +87,12 @@ def measure_space(space: Space, device: torch.device, batch: int, rounds: int, f
     yield f"latency: {len(found)} operations at {points} widths, batch {batch} on {device.type}"
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rounds", total=rounds)
-        table = measure(found, batch, device, rounds, lambda: progress.advance(task))
+        try:
+            table = measure(found, batch, device, rounds, lambda: progress.advance(task))
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in str(error):
+                raise
+            raise UserError(f"batch: {batch} images of {space.height} x {space.width} do not fit in memory") from error
     content = {
         "format": FORMAT, "space": space.name, "space_hash": space.hash, "height": space.height, "width": space.width,
         "batch": batch, "rounds": rounds, "device": device.type, **environment(),

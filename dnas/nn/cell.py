@@ -106,7 +106,8 @@ class Step:
     @property
     def fits(self) -> tuple[tuple[NormConv, Shape], tuple[NormConv, Shape]]:
         """What brings the two inputs to one shape."""
-        older = NormConv(self.width, 1 if self.before.height == self.last.height else 2)
+        alike = (self.before.height, self.before.width) == (self.last.height, self.last.width)
+        older = NormConv(self.width, 1 if alike else 2)
         return (older, self.before), (NormConv(self.width), self.last)
 
     def state_shape(self, state: int) -> Shape:

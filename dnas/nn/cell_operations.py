@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H W.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from dnas.nn.builder import Builder
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Leaf, Spec
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,11 @@ class HalfThen(Spec):
 
     def cost(self, x: Shape) -> cost.Cost:
         return self.operation.cost(x.down(2))
+
+    def leaves(self, x: Shape) -> Iterator[Leaf]:
+        for leaf in self.operation.leaves(x.down(2)):
+            whole = leaf.spec if leaf.x != x.down(2) else HalfThen(leaf.spec)
+            yield Leaf(whole, x if isinstance(whole, HalfThen) else leaf.x, leaf.conditions)
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         return nn.Sequential(Half(), self.operation.build(x.down(2), builder))

@@ -60,7 +60,9 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise UserError(
             f"{file}: not a PyTorch state dict that is safe to load ({str(error).splitlines()[0]})"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{file}: expected a mapping of names to tensors")
     state = {_modern(name): tensor for name, tensor in state.items()}
     parts = [module for module in network.modules() if isinstance(module, BackbonePart)]

@@ -32,8 +32,10 @@ class BudgetConfig:
         latency: time for one batch by the table `latency_table`, such as 8ms.
         latency_table: file that `dnas latency` wrote for this space on the device to serve.
         weight: lambda, weight of the cost term in the loss of the logits.
-        aim: `at` pulls the expected cost towards the budget from both sides, |log(E[cost] / budget)|;
-            `below` only from above, relu(log(E[cost] / budget)).
+            It grows linearly over the epochs, so that the task speaks first.
+        aim: `at` pulls the cost towards the budget from both sides, |log(cost / budget)|; `below` only from above,
+            relu(log(cost / budget)). The cost is the expected one; in mode `score` that of each draw, which is as
+            unbiased and is not content with a mixture of cheap and dear networks.
     """
 
     macs: str | float | None = None
@@ -93,8 +95,8 @@ class ArchConfig:
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.
-        entropy: weight that the mean entropy of the choices grows to in the loss of the logits: it makes them settle,
-            where the expected cost alone is content with a mixture of cheap and dear networks (0: off).
+        entropy: weight of the mean entropy of the choices in the loss of the logits at the end; it grows linearly from
+            its negative, so that choices stay open at first and settle later (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
             against searches that collapse into skips before the other operations have learnt.
         samples: networks within the budget to draw at the end and compare on the held-out identities with inherited

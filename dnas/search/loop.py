@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.averages import Averages
 from dnas.run.device import pick_device
+from dnas.run.files import read_json
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
@@ -39,6 +41,8 @@ from dnas.space.latency import read_latency
 from dnas.space.spec import Choices, Space, decisions, fill
 
 RECALIBRATION_BATCHES = 20
+LATENCY = "latency.json"
+"""The latency table of a search, copied into its folder."""
 STATE = ("net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
 """What a checkpoint holds."""
 
@@ -247,11 +251,12 @@ class Search:
 
     def _score_step(self, indices: NDArray[np.int64], at: float, step: int, draws: Draws) -> Tensor:
         """One step of the logits by the score function: one batch under all draws but the first, without backward."""
+        inputs, labels = self._batch(self.logit_images, indices, (self.epoch, step, 1))
         losses = []
         with torch.no_grad():
             for n in range(1, len(draws.index_NH)):
                 self.relaxation.use(draws, n)
-                terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
+                terms = self.objective(self.net(inputs), labels, at / self.config.optim.epochs, follow=False)
                 cost = torch.full((), float(self.budgeted.at(self.relaxation.drawn())), device=self.device)
                 losses.append(sum(terms.values(), self._excess(cost, at)))
         loss_R = torch.stack(losses)
@@ -278,13 +283,16 @@ class Search:
     def _terms(
         self, images: Images, indices: NDArray[np.int64], at: float, seed: tuple[int, ...], follow: bool = True
     ) -> dict[str, Tensor]:
+        inputs, labels = self._batch(images, indices, seed)
+        terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, at / self.config.optim.epochs, follow)
+        return terms
+
+    def _batch(self, images: Images, indices: NDArray[np.int64], seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Augmented images and labels on the device."""
         index = torch.from_numpy(indices)
         pixels = images.pixels[index].to(self.device, non_blocking=True)
         labels = images.labels[index].to(self.device, non_blocking=True)
-        inputs = augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *seed))
-        progress = at / self.config.optim.epochs
-        terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, progress, follow)
-        return terms
+        return augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *seed)), labels
 
     def _expected_excess(self, at: float) -> Tensor:
         """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""
@@ -302,7 +310,7 @@ class Search:
         return weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
 
     def _settling(self, at: float) -> Tensor:
-        """The entropy of the choices, weighted more and more."""
+        """The entropy of the choices: sought at first, avoided at the end."""
         if self.config.arch.entropy == 0:
             return torch.zeros((), device=self.device)
         return self.config.arch.entropy * (2 * at / self.config.optim.epochs - 1) * self.relaxation.mean_entropy()
@@ -376,6 +384,8 @@ def search(config: SearchConfig, space: Space) -> RunFolder:
     """Run a search in a new folder."""
     state = Search(config, space)
     folder = RunFolder.create(config.out, "search", config, state.fingerprint)
+    if config.budget.latency_table is not None:
+        folder.write(LATENCY, read_json(Path(config.budget.latency_table)))
     return _finish(state, folder)
 
 
@@ -386,6 +396,8 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
         UserError: no search there, other data than before, or a damaged checkpoint.
     """
     folder = RunFolder.open(config.out)
+    if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
+        config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
     state = Search(config, space)
     folder.continue_with(state, state.fingerprint)
     return _finish(state, folder)

@@ -50,9 +50,10 @@ class Draw:
             weights_K = self.weights[c.key]
             place = (c, weights_K.device, weights_K.dtype)
             if place not in self._tables:
-                channel_C = torch.arange(c.size, device=weights_K.device)
-                count_K1 = torch.tensor(c.values, device=weights_K.device)[:, None]
-                self._tables[place] = (channel_C < count_K1).to(weights_K.dtype)
+                with torch.inference_mode(False):  # it is kept: later steps train with it
+                    channel_C = torch.arange(c.size, device=weights_K.device)
+                    count_K1 = torch.tensor(c.values, device=weights_K.device)[:, None]
+                    self._tables[place] = (channel_C < count_K1).to(weights_K.dtype)
             self._masks[c] = weights_K @ self._tables[place]
         return self._masks[c]
 

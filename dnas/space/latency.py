@@ -101,7 +101,7 @@ class LatencyTable:
                     f"{self.file}: has no '{leaf.spec.label}' at {leaf.x}: made for another space or input size;"
                     " measure again: dnas latency"
                 )
-            values = np.rint(self._interpolated(operation)).astype(np.int64)
+            values = np.rint(self._interpolated(operation)).clip(1).astype(np.int64)
             order = np.argsort(operation.axes)
             keys = tuple(operation.axes[n] for n in order)
             total = total + Count({keys: values.transpose(order)}).under(leaf.conditions)
@@ -161,9 +161,9 @@ def read_latency(file: Path, space: Space) -> LatencyTable:
                 tuple(map(int, p["options"])): (float(p["median_ns"]), float(p["q25_ns"]), float(p["q75_ns"]))
                 for p in row["points"]
             }
-            if not all(0 <= t[0] < 1e15 for t in rows[row["name"]].values()):
-                raise ValueError("a time below zero or without end")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if not all(0 < t[0] < 1e15 for t in rows[row["name"]].values()):
+                raise ValueError("a time that is not above zero, or without end")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file}: key 'operations': not as dnas latency writes it ({error})") from error
     if not rows:
         raise UserError(f"{file}: key 'operations': empty, nothing was measured for {space.name}")

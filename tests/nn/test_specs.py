@@ -16,8 +16,9 @@ from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.space.cost import Cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Space, Spec, fill, image
+from dnas.space.spec import OneOf, Space, Spec, fill, image
 from search_spaces.cells_reid import cells_reid
 from tests.spaces import ALL, random_choices
 
@@ -92,6 +93,25 @@ def test_zero_is_no_edge(stride: int) -> None:
     assert y.shape == (2, 12, out.height, out.width)
     assert not bool(y.any())
     assert spec.cost(INPUT).macs.tables == {}
+
+
+@pytest.mark.parametrize("size", [(2, 24), (24, 2), (3, 5)])
+def test_cells_on_maps_that_stop_halving(size: tuple[int, int]) -> None:
+    space = CELLS.resized(*size)
+    spec = fill(space.spec, CELL_CHOICES)
+    y = spec.out(space.input)
+    module = spec.build(space.input, Builder()).eval()
+    assert module(torch.randn(1, 3, *size)).shape == (1, y.channels.size, y.height, y.width)
+
+
+def test_an_open_choice_inside_a_halved_operation() -> None:
+    halved = HalfThen(OneOf("which", {"none": Skip(), "dcs": DCSAttention(), "chain": Chain((Skip(), DCSAttention()))}))
+    leaves = list(halved.leaves(INPUT))
+    assert all(leaf.conditions for leaf in leaves)
+    assert sum((leaf.cost for leaf in leaves), Cost()).macs.at({"which": 1}) == halved.cost(INPUT).macs.at({"which": 1})
+    for option in halved.operation.options:  # type: ignore[attr-defined]
+        closed = fill(halved, {"which": option})
+        assert sum(leaf.cost.macs.value for leaf in closed.leaves(INPUT)) == closed.cost(INPUT).macs.value
 
 
 @pytest.mark.parametrize("space", ALL, ids=lambda s: s.name)

@@ -99,6 +99,19 @@ def test_draws_are_one_hot_and_their_probability_is_theirs(mode: Mode) -> None:
     assert relaxation.draw.weights["a"].requires_grad == (mode == "sampled")
 
 
+def test_a_look_at_the_supernet_does_not_stop_its_training() -> None:
+    """What inference mode computed first and keeps must serve a later step with gradients."""
+    c = Channels((4, 8), "w")
+    relaxation = Relaxation({"w": Decision("w", (4, 8), "width")})
+    relaxation.fix({"w": 4})
+    with torch.inference_mode():
+        relaxation.draw.mask(c)
+    relaxation.sample(1.0, "sampled", torch.Generator().manual_seed(0))
+    (relaxation.draw.mask(c) * torch.arange(8)).sum().backward()
+    assert relaxation.logits_HK.grad is not None
+    assert bool(relaxation.logits_HK.grad.any())
+
+
 @pytest.mark.parametrize("mode", ["full", "sampled", "score"])
 def test_idle_dropout_leaves_out_skip_and_zero(mode: Mode) -> None:
     known = {

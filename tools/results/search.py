@@ -112,8 +112,9 @@ def report(options: argparse.Namespace) -> None:
     rows = []
     for out, mode in ((Path(out), mode) for out in options.out for mode in MODES):
         searched, drawn = results(out, f"searched-{mode}"), results(out, "random")
-        if not searched:
+        if not searched or len(drawn) < 2:
             continue
+        searched.sort(key=lambda found: found[1])
         config = RunFolder.open(out / f"search-{mode}-0").config()
         ours, theirs = [m for _, m in searched], [m for _, m in drawn]
         gain, low, high = difference(ours, theirs)
@@ -122,7 +123,7 @@ def report(options: argparse.Namespace) -> None:
         name = f"{config['space']}, {data['name']}, {mode}"
         rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
         table.add_row(
-            name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in sorted(ours)),
+            name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in ours),
             " ".join(f"{c / 1e6:.1f}" for c, _ in searched), f"{mean(theirs):.1f} ± {stdev(theirs):.1f}",
             f"{max(theirs):.1f}", f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]", f"{below:.0%}",
         )  # fmt: skip
