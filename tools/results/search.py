@@ -120,7 +120,8 @@ def report(options: argparse.Namespace) -> None:
         gain, low, high = difference(ours, theirs)
         below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
         data = RunFolder.open(out / f"search-{mode}-0").json("data.json")
-        name = f"{config['space']}, {data['name']}, {mode}"
+        apart = "" if config["arch"].get("share", True) else ", weights apart"
+        name = f"{config['space']}, {data['name']}, {mode}{apart}"
         rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
         table.add_row(
             name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in ours),
