@@ -91,7 +91,7 @@ class ArchConfig:
         draws: architectures that one `score` step compares on one batch; each costs a forward pass.
         data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
-        temperature: tau of the Gumbel-softmax in the first epoch.
+        temperature: tau of the Gumbel-softmax in the first epoch (`full` and `sampled`).
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.

@@ -351,7 +351,7 @@ class Search:
             probabilities,
             metrics["moves"],
             (expected, float(self.budgeted.at(index))),
-            (metrics["temperature"], arch.temperature),
+            (metrics["temperature"] if arch.mode != "score" else 0.0, arch.temperature),  # score has no temperature
             last,
         )
 
