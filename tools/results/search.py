@@ -107,7 +107,7 @@ def difference(a: list[float], b: list[float]) -> tuple[float, float, float]:
 
 def report(options: argparse.Namespace) -> None:
     table = Table(title="mAP (%) of searched and random networks of one space and cost")
-    for title in ("space", "budget", "searched", "MACs", "random", "best of 12", "difference", "random ones below"):
+    for title in ("space", "budget", "searched", "MACs", "random (networks)", "best random", "difference", "random ones below"):
         table.add_column(title)
     rows = []
     for out, mode in ((Path(out), mode) for out in options.out for mode in MODES):
@@ -125,7 +125,8 @@ def report(options: argparse.Namespace) -> None:
         rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
         table.add_row(
             name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in ours),
-            " ".join(f"{c / 1e6:.1f}" for c, _ in searched), f"{mean(theirs):.1f} ± {stdev(theirs):.1f}",
+            " ".join(f"{c / 1e6:.1f}" for c, _ in searched),
+            f"{mean(theirs):.1f} ± {stdev(theirs):.1f} ({len(theirs)})",
             f"{max(theirs):.1f}", f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]", f"{below:.0%}",
         )  # fmt: skip
     Console(width=160).print(table)
