@@ -107,7 +107,16 @@ def difference(a: list[float], b: list[float]) -> tuple[float, float, float]:
 
 def report(options: argparse.Namespace) -> None:
     table = Table(title="mAP (%) of searched and random networks of one space and cost")
-    for title in ("space", "budget", "searched", "MACs", "random (networks)", "best random", "difference", "random ones below"):
+    for title in (
+        "space",
+        "budget",
+        "searched",
+        "MACs",
+        "random (networks)",
+        "best random",
+        "difference",
+        "random ones below",
+    ):
         table.add_column(title)
     rows = []
     for out, mode in ((Path(out), mode) for out in options.out for mode in MODES):
