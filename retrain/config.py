@@ -4,12 +4,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dnas.data.augment import InputConfig
 from dnas.errors import UserError, check_range
+from dnas.eval.embed import Distance
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
 from dnas.run.schedules import OptimConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a training step is computed.
+
+    Args:
+        accumulate: batches whose gradients are averaged before a step of the optimiser.
+        clip: largest norm of the gradient; 0: not clipped.
+        ema: decay per step of a moving average of the weights, which is then what is evaluated; 0: none.
+        amp: precision of the network in training: `bf16` or `fp16` (with loss scaling; CUDA only), or `off`.
+        compile: let torch.compile make the network faster; the first step takes a minute or more.
+    """
+
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "train.", 1, math.inf, "accumulate")
+        check_range(self, "train.", 0, math.inf, "clip")
+        check_range(self, "train.", 0, 0.999999, "ema")
 
 
 @dataclass(frozen=True)
@@ -17,25 +43,32 @@ class RetrainConfig:
     """Train a searched or a fixed network, then evaluate it once on query and gallery.
 
     Args:
-        data: data set in the layout of Market-1501.
+        data: data set (docs/data.md): a folder or CSV manifest; several with commas between, to train on all of them.
         out: run folder to write.
+        test_on: another data set to take query and gallery from.
         genotype: genotype file or search run folder of a searched network.
-        backbone: name of a fixed network; give this or `genotype`.
+        backbone: name of a fixed network. With `genotype` too: the attention that was found, on this backbone.
         space: the space of the genotype, if it is a file of your own.
-        attention: cell after each stage of a fixed backbone, a name in dnas/nn/attention.py (none, dcs, se, ...).
+        attention: cell after each stage of a fixed backbone, a name in dnas/nn/attention.py (none, dcs, se, ...), or
+            four with commas between, one a stage.
         backbone_width: factor on the channel counts of a fixed backbone.
         backbone_small: keep the stem's resolution, for images of about 64 pixels.
+        backbone_stride: of a vision transformer's patches, below their size where they overlap; 0: their size.
         inherit: start from the weights that the searched network had in its supernet (`genotype`: the search's folder).
-        weights: torchvision state dict for a fixed backbone; without it training starts from scratch.
+        weights: state dict file of published weights for a fixed backbone, or the name of torchvision's (`DEFAULT`) or
+            `timm`; without it training starts from scratch.
         seed: of everything random.
         holdout: share of the training identities to leave out and to evaluate on as well.
         eval_every: epochs between looks at the held-out identities (0: never; needs holdout).
         test: evaluate on query and gallery at the end; false while settings are still being chosen.
+        distance: cosine of the embeddings, or euclidean.
+        flip_average: embed every image and its mirror image, and take the mean.
         device: auto, cpu, cuda or mps.
     """
 
     data: str
     out: str
+    test_on: str | None = None
     genotype: str | None = None
     backbone: str | None = None
     space: str | None = None
@@ -43,22 +76,30 @@ class RetrainConfig:
     attention: str = "none"
     backbone_width: float = 1.0
     backbone_small: bool = False
+    backbone_stride: int = 0
     weights: str | None = None
     seed: int = 0
     holdout: float = 0.0
     eval_every: int = 0
     test: bool = True
+    distance: Distance = "cosine"
+    flip_average: bool = False
     device: Device = "auto"
     input: InputConfig = field(default_factory=InputConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        if (self.genotype is None) == (self.backbone is None):
-            raise UserError("retrain: give one of --genotype FILE and --backbone NAME")
-        if self.genotype is not None and (self.attention != "none" or self.weights is not None):
+        if self.genotype is None and self.backbone is None:
+            raise UserError(
+                "retrain: give one of --genotype FILE and --backbone NAME (or both: attention on a backbone)"
+            )
+        if self.backbone is None and (self.attention != "none" or self.weights is not None):
             raise UserError("retrain: --attention and --weights are for a fixed --backbone")
-        if self.inherit and self.genotype is None:
-            raise UserError("retrain: --inherit needs --genotype and the folder of its search")
+        if self.genotype is not None and self.backbone is not None and self.attention != "none":
+            raise UserError("retrain: --attention and --genotype: give one, both say which attention the backbone has")
+        if self.inherit and (self.genotype is None or self.backbone is not None):
+            raise UserError("retrain: --inherit needs --genotype and the folder of its search, and no --backbone")
         check_range(self, "", 0, 0.999, "holdout")
-        check_range(self, "", 0, math.inf, "seed", "eval_every")
+        check_range(self, "", 0, math.inf, "seed", "eval_every", "backbone_stride")

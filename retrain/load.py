@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dnas.data.images import Images, decode
-from dnas.data.market import Split
+from dnas.data.splits import Split
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.nn.reid_net import ReIDNet
@@ -50,7 +50,10 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
         raise UserError(f"{folder.path}: expected a retraining, found a {folder.verb()}: retrain its genotype first")
     config = stored_config(folder, space)
     model = pick_model(config)
-    state = folder.load().get("net")
+    found = folder.load()
+    state = found.get("net")
+    if isinstance(averaged := found.get("ema"), dict):  # what was evaluated
+        state = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
     if not isinstance(state, dict) or "classifier.weight" not in state:
         raise UserError(f"{folder.path}: its checkpoint holds no network")
     network = ReIDNet(model.spec, model.input, len(state["classifier.weight"]))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dnas.errors import UserError
 from dnas.nn.attention import attention
-from dnas.nn.backbones import backbone
+from dnas.nn.backbones import STAGES, backbone
+from dnas.nn.chain import Chain, Skip
+from dnas.nn.dcs_attention import DCSAttention
+from dnas.nn.vit import TransformerStage
 from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
 from dnas.space.genotype import check_genotype, read_genotype
@@ -49,19 +54,64 @@ def pick_model(config: RetrainConfig) -> Model:
     """The network that the configuration asks for.
 
     Raises:
-        UserError: an unknown name, or a genotype that does not fit its space.
+        UserError: an unknown name, or a genotype that does not fit its space or the backbone.
     """
-    if config.genotype is not None:
+    if config.genotype is not None and config.backbone is None:
         space, spec = genotype_space(genotype_path(config.genotype), config.space)
         size = (config.input.height or space.height, config.input.width or space.width)
         return Model(f"searched {space.name}", spec, image(*size))
     assert config.backbone is not None
-    cell = attention(config.attention)
-    spec = backbone(config.backbone, config.backbone_width, config.backbone_small, lambda stage: cell)
+    what, cells = attention_cells(config)
+    small, stride = config.backbone_small, config.backbone_stride
+    spec = backbone(config.backbone, config.backbone_width, small, lambda stage: cells[stage - 1], stride)
     name = config.backbone + (f" x{config.backbone_width:g}" if config.backbone_width != 1 else "")
-    name += f" + {config.attention}" if config.attention != "none" else ""
+    name += f" s{stride}" if stride else ""
+    name += f" + {what}" if any(not cell.idle for cell in cells) else ""
     size = (config.input.height or DEFAULT_SIZE[0], config.input.width or DEFAULT_SIZE[1])
     return Model(name, spec, image(*size))
+
+
+def attention_cells(config: RetrainConfig) -> tuple[str, list[Spec]]:
+    """The cell after each stage of a fixed backbone, and what to call them: by name, or those that a search found.
+
+    Raises:
+        UserError: an unknown name, another number of them than stages, or a genotype without attention sites.
+    """
+    if config.genotype is not None:
+        file = genotype_path(config.genotype)
+        space, filled = genotype_space(file, config.space)
+        found = attention_sites(filled)
+        if not found:
+            raise UserError(f"{file}: the space '{space.name}' has no attention sites that a backbone could take over")
+        if max(found) > STAGES:
+            raise UserError(
+                f"{file}: attention of stage {max(found)} has no place: {config.backbone} has {STAGES} stages"
+            )
+        return f"attention of searched {space.name}", [found.get(stage, Skip()) for stage in range(1, STAGES + 1)]
+    names = config.attention.split(",")
+    names = names * STAGES if len(names) == 1 else names
+    if len(names) != STAGES:
+        raise UserError(
+            f"attention: found {len(names)} names, allowed: one, or {STAGES} with commas between, one a stage"
+        )
+    return config.attention, [attention(name) for name in names]
+
+
+def attention_sites(spec: Spec) -> dict[int, Spec]:
+    """Stage number -> the attention cell after it (or none) in a filled description.
+
+    A site is the last part of a chain that is called "stage N"; in a vision transformer it is inside the blocks.
+    """
+    found: dict[int, Spec] = {}
+    for part in spec.parts if isinstance(spec, Chain) else ():
+        match = re.fullmatch(r"stage ?(\d+)", part.name) if isinstance(part, Chain) else None
+        if match and isinstance(part, Chain):
+            last = part.parts[-1]
+            if isinstance(last, TransformerStage):
+                last = DCSAttention() if last.select else Skip()
+            if last.attention or last.idle:
+                found[int(match[1])] = last
+    return found
 
 
 def stored_config(folder: RunFolder, space: str | None = None) -> RetrainConfig:

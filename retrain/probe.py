@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from dnas.data.images import joined
-from dnas.data.market import hold_out, load_market
+from dnas.data.layouts import load_data
+from dnas.data.splits import hold_out, together
 from dnas.eval.information import probe
 from dnas.loss.ibb import default_beta
 from dnas.nn.dcs_attention import selected_shares
@@ -33,12 +33,12 @@ def probe_run(
     """
     run = load(path, device, space)
     config = run.config
-    found = load_market(data or config.data)
+    found = load_data(data or config.data, None if data else config.test_on)
     rest, held = hold_out(found.train, config.holdout, config.seed)
     sets = {"train": run.decode(rest)}
     if len(held):
         sets["held_out"] = run.decode(held)
-    sets["test"] = joined(run.decode(found.query), run.decode(found.gallery))
+    sets["test"] = run.decode(together(found.query, found.gallery))
     trained_on = len(run.network.classifier.weight)
     beta = config.loss.beta or default_beta(config.loss.assign or trained_on)
     information: Probe = {}

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-import numpy as np
 import torch
+from torch.nn import functional as F
 
-from dnas.data.augment import augment
-from dnas.data.images import Images, decode, joined
-from dnas.data.market import Split, check_matches, hold_out, load_market
+from dnas.data.augment import augment, draw
+from dnas.data.images import Images, decode
+from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
+from dnas.data.splits import Split, check_matches, hold_out, together
 from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
 from dnas.eval.information import probe
-from dnas.eval.ranking import Ranking, rank
 from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
-from dnas.run import seeds
+from dnas.run import distributed, seeds
 from dnas.run.averages import Averages
 from dnas.run.device import pick_device
-from dnas.run.files import load_tensors, read_json, replace_file
+from dnas.run.files import load_tensors, read_json
 from dnas.run.folder import INHERITED, RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
+from retrain.evaluate import latency, retrieve, save_ranking
 from retrain.models import genotype_path, pick_model, stored_config
+from retrain.step import Stepper
 
 
 class Retraining:
@@ -39,34 +41,39 @@ class Retraining:
     def __init__(self, config: RetrainConfig) -> None:
         self.config, self.device = config, pick_device(config.device)
         self.model = pick_model(config)
-        data = load_market(config.data)
+        data = load_data(config.data, config.test_on)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         if len(held):
             check_matches(held, held, "held-out identities")
         if config.test:
             check_matches(data.query, data.gallery, "query and gallery")
         self.size = (self.model.input.height, self.model.input.width)
+        self.fingerprint = data.fingerprint()
         self.train = decode(rest, *self.size)
         self.held_out: Images | None = decode(held, *self.size) if len(held) else None
         self.test: tuple[Split, Split] = (data.query, data.gallery)
-        self.fingerprint = data.fingerprint()
         torch.manual_seed(seeds.derive(config.seed, "init"))
-        self.net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
+        net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
         if config.weights is not None:
-            load_weights(self.net, Path(config.weights))
+            load_weights(net, config.weights, config.backbone)
         if config.inherit:
             assert config.genotype is not None
-            load_inherited(self.net, genotype_path(config.genotype).parent / INHERITED)
-        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            load_inherited(net, genotype_path(config.genotype).parent / INHERITED)
+        net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.synchronised(net, self.device)
         dim = self.model.spec.out(self.model.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
-        self.optimiser = torch.optim.Adam(
-            self.net.parameters(), config.optim.lr, weight_decay=config.optim.weight_decay
-        )
+        self.step = Stepper(net, self.objective, config.optim, config.train)
+        self.net = net
+        optim = config.optim
+        self.sampler = PKSampler(self.train.labels.numpy(), optim.identities, optim.images, config.seed)
+        if self.sampler.identities % distributed.world():
+            found = f"{self.sampler.identities} identities a batch for {distributed.world()} processes"
+            raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
         self.epoch = 0
 
     def run(self, folder: RunFolder) -> None:
-        """Train to the end, from wherever this state is, then evaluate."""
+        """Train to the end, from wherever this state is, then evaluate (the first of several processes)."""
         epochs = self.config.optim.epochs
         log = folder.path / "log.txt"
         with EpochProgress(f"retrain {self.model.name}", epochs, self.epoch, log) as progress:
@@ -74,56 +81,53 @@ class Retraining:
                 start = time.perf_counter()
                 metrics = self._train_epoch()
                 trained = time.perf_counter() - start
-                if self.held_out and self.config.eval_every and (self.epoch + 1) % self.config.eval_every == 0:
-                    metrics["held_out"] = retrieve_within(self.net, self.held_out).metrics()
-                    metrics["information"] = {
-                        "train": probe(embed(self.net, self.train), self.train, self.objective.statistics.beta),
-                        "held_out": probe(
-                            embed(self.net, self.held_out), self.held_out, self.objective.statistics.beta
-                        ),
-                    }
-                folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
                 self.epoch += 1
-                folder.save(self.state())
-                news = dict(metrics["loss"])
-                progress.epoch(
-                    self.epoch - 1,
-                    news | ({"held-out mAP": metrics["held_out"]["mAP"]} if "held_out" in metrics else {}),
-                )
-        self.evaluate(folder)
+                if distributed.rank() == 0:
+                    self._finish_epoch(folder, progress, metrics, trained, start)
+                distributed.wait_for_all()
+        if distributed.rank() == 0:
+            self.evaluate(folder)
+        distributed.wait_for_all()
+
+    def _finish_epoch(
+        self, folder: RunFolder, progress: EpochProgress, metrics: dict[str, Any], trained: float, start: float
+    ) -> None:
+        """Look at the held-out identities if it is time, log, and save."""
+        news = dict(metrics["loss"])
+        if self.held_out and self.config.eval_every and self.epoch % self.config.eval_every == 0:
+            metrics["held_out"] = self._retrieve_held_out(self.held_out)
+            metrics["information"] = {"train": self._probe(self.train), "held_out": self._probe(self.held_out)}
+            news["held-out mAP"] = metrics["held_out"]["mAP"]
+        folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
+        folder.save(self.state())
+        progress.epoch(self.epoch - 1, news)
 
     def state(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in ("net", "objective", "optimiser")}
-        return {"epoch": self.epoch, **parts}
+        return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self.step.parts().items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name in ("net", "objective", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
+        for name, part in self.step.parts().items():
+            part.load_state_dict(state[name])
         self.epoch = state["epoch"]
 
     def _train_epoch(self) -> dict[str, Any]:
         config, epoch, optim = self.config, self.epoch, self.config.optim
-        set_temperature(self.net, geometric(optim.dcs_temperature, optim.dcs_temperature_end, epoch, optim.epochs))
+        for net in {self.net, self.step.final}:
+            set_temperature(net, geometric(optim.dcs_temperature, optim.dcs_temperature_end, epoch, optim.epochs))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / optim.epochs) > 0:
             clustering = seeds.generator(config.seed, "cluster", epoch)
-            labels = self.train.labels.to(self.device)
-            self.objective.statistics.refresh(embed(self.net, self.train), labels, clustering)
-        sampler = PKSampler(self.train.labels.numpy(), optim.identities, optim.images, config.seed)
-        batches = sampler.epoch(epoch)
+            images = self.train.shard(distributed.rank(), distributed.world())
+            labels = images.labels.to(self.device)
+            self.objective.statistics.refresh(embed(self.net, images), labels, clustering)
+        batches = self.sampler.epoch(epoch)  # global ones: every rank takes identities of its own from each
+        rows = distributed.own(batches.shape[1])
         self.net.train()
         losses, watched = Averages(), Averages()
-        for step, indices in enumerate(batches):
+        for step, (pixels, labels) in enumerate(self.train.stream(batches[:, rows], self.device)):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
-            for group in self.optimiser.param_groups:
-                group["lr"] = optim.lr_at(epoch + step / len(batches))
-            index = torch.from_numpy(indices)
-            pixels = self.train.pixels[index].to(self.device, non_blocking=True)
-            labels = self.train.labels[index].to(self.device, non_blocking=True)
-            inputs = augment(pixels, config.input, seeds.generator(config.seed, "augment", epoch, step))
-            terms = self.objective(self.net(inputs), labels, (epoch + step / len(batches)) / optim.epochs)
-            self.optimiser.zero_grad(set_to_none=True)
-            sum(terms.values(), torch.zeros((), device=self.device)).backward()
-            self.optimiser.step()
+            numbers = draw(batches.shape[1], seeds.generator(config.seed, "augment", epoch, step))[rows]
+            inputs = augment(pixels, config.input, numbers)
+            terms = self.step(inputs, labels, epoch + step / len(batches), last=step + 1 == len(batches))
             losses.add(terms)
             watched.add(self.objective.watched)
         return {
@@ -134,34 +138,42 @@ class Retraining:
             "selected": selected_shares(self.net),
         }
 
+    def _retrieve_held_out(self, images: Images) -> dict[str, float]:
+        config = self.config
+        return retrieve_within(self.step.final, images, config.distance, config.flip_average).metrics()
+
+    def _probe(self, images: Images) -> dict[str, float]:
+        return probe(embed(self.step.final, images), images, self.objective.statistics.beta)
+
     def evaluate(self, folder: RunFolder) -> None:
         """Write cost.json and summary.json (and per_query.npz): what compare reads."""
-        beta = self.objective.statistics.beta
-        information = {"train": probe(embed(self.net, self.train), self.train, beta)}
+        config, net = self.config, self.step.final
+        information = {"train": self._probe(self.train)}
         summary: dict[str, Any] = {
             "model": self.model.name,
-            "start": "weights" if self.config.weights else "inherited" if self.config.inherit else "scratch",
-            "seed": self.config.seed,
+            "start": "weights" if config.weights else "inherited" if config.inherit else "scratch",
+            "seed": config.seed,
             "epochs": self.epoch,
+            "evaluated": "moving average" if config.train.ema else "last epoch",
+            "protocol": {"distance": config.distance, "flip_average": config.flip_average},
             "information": information,
         }
         news = []
         if self.held_out:
-            summary["held_out"] = retrieve_within(self.net, self.held_out).metrics()
-            information["held_out"] = probe(embed(self.net, self.held_out), self.held_out, beta)
+            summary["held_out"] = self._retrieve_held_out(self.held_out)
+            information["held_out"] = self._probe(self.held_out)
             news.append(f"held-out mAP {summary['held_out']['mAP']:.1%}")
-        if self.config.test:
-            query, gallery = (decode(split, *self.size) for split in self.test)
-            query_QD, gallery_GD = embed(self.net, query), embed(self.net, gallery)
-            ranking = rank(query_QD, gallery_GD, (query.pids, query.camids), (gallery.pids, gallery.camids))
+        if config.test:
+            test = decode(together(*self.test), *self.size)
+            ranking, embedding_ND = retrieve(net, test, len(self.test[0]), config.distance, config.flip_average)
             summary["test"] = ranking.metrics()
             summary["queries_without_match"] = int((~ranking.valid).sum())
-            information["test"] = probe(torch.cat([query_QD, gallery_GD]), joined(query, gallery), beta)
-            save_ranking(folder.path / "per_query.npz", ranking, query)
+            information["test"] = probe(F.normalize(embedding_ND, dim=1), test, self.objective.statistics.beta)
+            save_ranking(folder.path / "per_query.npz", ranking, self.test[0])
             news.append(f"mAP {summary['test']['mAP']:.1%}, Rank-1 {summary['test']['rank1']:.1%}")
         cost = self.model.spec.cost(self.model.input)
         counted = {"macs": cost.macs.value, "params": cost.params.value}
-        folder.write("cost.json", {**counted, "latency": latency(self.net, self.size)})
+        folder.write("cost.json", {**counted, "latency": latency(net, self.size)})
         folder.write("summary.json", summary)
         console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
 
@@ -185,42 +197,22 @@ def load_inherited(net: ReIDNet, file: Path) -> None:
         raise UserError(f"{file}: does not fit this network, entry '{min(missing)}' is missing")
 
 
-def save_ranking(file: Path, ranking: Ranking, query: Images) -> None:
-    """Per-query results, so that runs can be compared query by query."""
-    columns = {
-        "ap": ranking.ap,
-        "first_match": ranking.first_match,
-        "inp": ranking.inp,
-        "pids": query.pids,
-        "camids": query.camids,
-    }
-    replace_file(file, lambda stream: np.savez_compressed(stream, **columns))  # type: ignore[arg-type]
-
-
-@torch.inference_mode()
-def latency(net: ReIDNet, size: tuple[int, int], repeats: int = 30) -> dict[str, float | str]:
-    """Milliseconds to embed one image: median and quartiles over `repeats`, after three warm-ups."""
-    device = next(net.parameters()).device
-    net.eval()
-    x = torch.zeros(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-    times = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        net.embed(x).sum().item()  # .item() waits for the device
-        times.append((time.perf_counter() - start) * 1e3)
-    low, middle, high = quantiles(times[3:], n=4)
-    return {"median_ms": middle, "q25_ms": low, "q75_ms": high, "device": device.type}
-
-
 def retrain(config: RetrainConfig) -> RunFolder:
-    """Retrain in a new folder. The genotype is copied there: the search may go on, or move away."""
+    """Retrain in a new folder. The genotype is copied there: the search may go on, or move away.
+
+    Under `torchrun` all processes call this, and the first one writes.
+    """
+    config = replace(config, device=distributed.start(config.device))
     state = Retraining(config)
-    folder = RunFolder.create(config.out, "retrain", config, state.fingerprint)
-    if config.genotype is not None:
-        source = genotype_path(config.genotype)
-        folder.write(folder.genotype_file.name, read_json(source))
-        if config.inherit:
-            folder.save_inherited(load_tensors(source.parent / INHERITED))
+    folder = RunFolder(config.out)
+    if distributed.rank() == 0:
+        RunFolder.create(config.out, "retrain", config, state.fingerprint)
+        if config.genotype is not None:
+            source = genotype_path(config.genotype)
+            folder.write(folder.genotype_file.name, read_json(source))
+            if config.inherit:
+                folder.save_inherited(load_tensors(source.parent / INHERITED))
+    distributed.wait_for_all()
     state.run(folder)
     return folder
 
@@ -235,7 +227,8 @@ def resume(path: str | Path, space: str | None = None) -> RunFolder:
         UserError: no retraining there, other data than before, or a damaged checkpoint.
     """
     folder = RunFolder.open(path)
-    state = Retraining(stored_config(folder, space))
+    config = stored_config(folder, space)
+    state = Retraining(replace(config, device=distributed.start(config.device)))
     folder.continue_with(state, state.fingerprint)
     state.run(folder)
     return folder

@@ -1,5 +1,6 @@
 """Shared by all tests: small data sets, deterministic torch."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from dnas.data.synthetic import SynthConfig, synthesise
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded images go to a folder of this test run."""
+    os.environ["DNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

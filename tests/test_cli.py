@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from dnas.cli import main
-from dnas.data.market import load_market
+from dnas.data.layouts import load_data
 from dnas.run.config import from_plain
 from dnas.run.files import read_yaml
 from dnas.search.config import SearchConfig
@@ -86,7 +86,7 @@ def test_probe_and_load(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert logged[-1]["assignment"]["perplexity"] >= 1
     trained = load(tmp_path / "run", "cpu")
-    query = trained.decode(load_market(pedestrians).query)
+    query = trained.decode(load_data(pedestrians).query)
     assert trained.embed(query).shape == (len(query), 64)
 
 

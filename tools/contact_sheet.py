@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from dnas.data.market import load_market
+from dnas.data.layouts import load_data
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=6)
     parser.add_argument("--images", type=int, default=14)
     options = parser.parse_args()
-    split = getattr(load_market(options.data), options.split)
+    split = getattr(load_data(options.data), options.split)
     width, height = Image.open(split.files[0]).size
     sheet = Image.new("RGB", (options.images * (width + 2), options.identities * (height + 2)), "white")
     for row, pid in enumerate(np.unique(split.pids)[: options.identities]):

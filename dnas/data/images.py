@@ -1,11 +1,12 @@
-"""Decode once, keep as uint8: every later epoch works on tensors.
+"""Decode once into a memory-mapped cache of uint8 pixels: every later epoch and run works on tensors.
 
 Shapes: N images, B batch, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,64 +18,126 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dnas.data.market import Split
+from dnas.data.hashes import cache_folder, content_hashes
+from dnas.data.splits import Split
 from dnas.errors import UserError
+from dnas.run.files import temporary
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Channel statistics of ImageNet, that pretrained weights expect."""
+VERSION = "bilinear antialiased uint8 NHWC 1"
+"""Of what the cache holds; another text, and everything is decoded again."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Decoded images of a split: pixels (N, 3, H, W) uint8, labels 0..C-1, identities and cameras."""
+    """Decoded images of a split.
+
+    Args:
+        pixels: (M, H, W, 3) uint8, perhaps memory-mapped, perhaps of more images than these.
+        rows: (N) which of them these images are.
+        labels: (N) 0..C-1.
+        pids, camids: identities and cameras.
+    """
 
     pixels: Tensor
+    rows: Tensor
     labels: Tensor
     pids: NDArray[np.int64]
     camids: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.rows)
 
     @property
     def identities(self) -> int:
         return int(self.labels.max()) + 1
 
+    def take(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pixels (B, H, W, 3) uint8 and labels of some images, on the device."""
+        taken = (self.pixels[self.rows[index]], self.labels[index])
+        if device.type == "cuda":  # from pinned memory the copy does not hold up the host
+            taken = (taken[0].pin_memory(), taken[1].pin_memory())
+        return taken[0].to(device, non_blocking=True), taken[1].to(device, non_blocking=True)
+
+    def stream(self, batches: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """`take` for one batch of indices after the other, each read while the one before is being used."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = None
+            for indices in batches:
+                following = pool.submit(self.take, torch.from_numpy(indices), device)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
+
     def subset(self, keep_N: Tensor) -> Images:
         """The images where `keep_N` is true, relabelled."""
         kept = keep_N.numpy()
         labels = torch.unique(self.labels[keep_N], return_inverse=True)[1]
-        return Images(self.pixels[keep_N], labels, self.pids[kept], self.camids[kept])
+        return Images(self.pixels, self.rows[keep_N], labels, self.pids[kept], self.camids[kept])
+
+    def shard(self, number: int, count: int) -> Images:
+        """Every `count`-th image from `number` on, with the same labels: the share of one of several processes."""
+        mine = slice(number, None, count)
+        return Images(self.pixels, self.rows[mine], self.labels[mine], self.pids[mine], self.camids[mine])
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """All images in order, normalised, in batches for inference."""
-        for start in range(0, len(self), size):
-            yield normalise(self.pixels[start : start + size].to(device, non_blocking=True))
-
-
-def joined(first: Images, second: Images) -> Images:
-    """Two sets of images as one, with labels over the identities of both."""
-    pids = np.concatenate([first.pids, second.pids])
-    labels = torch.from_numpy(np.unique(pids, return_inverse=True)[1].astype(np.int64))
-    return Images(torch.cat([first.pixels, second.pixels]), labels, pids, np.concatenate([first.camids, second.camids]))
+        for pixels, _ in self.stream(np.array_split(np.arange(len(self)), range(size, len(self), size)), device):
+            yield normalise(pixels)
 
 
 def decode(split: Split, height: int, width: int) -> Images:
-    """Decode and resize (bilinear, antialiased) every image of a split, in parallel.
+    """Every image of a split, decoded and resized (bilinear, antialiased); from the cache if it was done before.
+
+    The cache (`dnas.data.hashes.cache_folder`) knows images by their contents, order and size.
 
     Raises:
         UserError: an image that cannot be read, by name.
     """
-    pixels = np.empty((len(split), height, width, 3), np.uint8)
+    labels = torch.from_numpy(np.unique(split.pids, return_inverse=True)[1].astype(np.int64))
+    folder = cache_folder()
+    if folder is None:
+        memory = np.empty((len(split), height, width, 3), np.uint8)
+        _decode_into(memory, split.files)
+        pixels, rows = torch.from_numpy(memory), torch.arange(len(split))
+    else:
+        whole = split.whole or split
+        key = hashlib.sha256(f"{VERSION} {height} {width}".encode())
+        for content in content_hashes(whole.files):
+            key.update(content)
+        pixels = _cached(folder / "images" / f"{key.hexdigest()}.npy", whole.files, height, width)
+        rows = torch.arange(len(split)) if split.rows is None else torch.from_numpy(split.rows)
+    return Images(pixels, rows, labels, split.pids, split.camids)
+
+
+def _cached(file: Path, files: tuple[Path, ...], height: int, width: int) -> Tensor:
+    """The pixels in a file of the cache, made if it is not there."""
+    shape = (len(files), height, width, 3)
+    if not files:
+        return torch.empty(shape, dtype=torch.uint8)
+    if not file.is_file():
+        with temporary(file) as unfinished:
+            memory = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            _decode_into(memory, files)
+            memory.flush()
+    # copy on write: torch wants memory that it could write to, and the file must stay as it is
+    pixels = np.load(file, mmap_mode="c")
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise UserError(f"{file}: not what the cache should hold; delete it")
+    return torch.from_numpy(pixels)
+
+
+def _decode_into(pixels: NDArray[np.uint8], files: tuple[Path, ...]) -> None:
+    """Decode every file into its row of (N, H, W, 3), in parallel."""
 
     def one(index: int) -> None:
-        pixels[index] = _read(split.files[index], height, width)
+        pixels[index] = _read(files[index], *pixels.shape[1:3])
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(one, range(len(split))))
-    labels = np.unique(split.pids, return_inverse=True)[1]
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return Images(tensor, torch.from_numpy(labels.astype(np.int64)), split.pids, split.camids)
+        list(pool.map(one, range(len(files))))
 
 
 def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
@@ -91,13 +154,20 @@ def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 with ImageNet's statistics, channels last in memory."""
-    mean, std = _statistics(pixels.device)
-    return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with ImageNet's statistics, channels last in memory."""
+    return standardise(pixels.to(torch.float32, memory_format=torch.contiguous_format)).permute(0, 3, 1, 2)
+
+
+def standardise(pixels: Tensor) -> Tensor:
+    """Subtract the mean and divide by the deviation of each channel, in place; (B, H, W, 3) float32."""
+    mean, std = _statistics(pixels.device, pixels.shape[2])
+    rows = pixels.view(*pixels.shape[:2], -1)  # whole rows at a time: three channels alone are too few to be fast
+    rows.sub_(mean).div_(std)
+    return pixels
 
 
 @lru_cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """MEAN and STD for pixels of 0 to 255, once per device: making them anew would wait for it."""
-    mean, std = (torch.tensor(values).mul(255).view(3, 1, 1) for values in (MEAN, STD))
+def _statistics(device: torch.device, width: int) -> tuple[Tensor, Tensor]:
+    """MEAN and STD for a row of pixels of 0 to 255, once per device: making them anew would wait for it."""
+    mean, std = (torch.tensor(values).mul(255).repeat(width) for values in (MEAN, STD))
     return mean.to(device), std.to(device)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dnas.data.camera import Camera, photograph
-from dnas.data.market import FOLDERS
+from dnas.data.layouts import MARKET as FOLDERS
 from dnas.data.pedestrian import Person
 from dnas.errors import UserError, check_range
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnas.data.images import Images, normalise
+from dnas.data.images import Images
 from dnas.loss.ibb import UNIFORM_SHARE, information_bottleneck, log_assignment
 
 INPUT_NUMBERS = 2048
@@ -64,10 +64,11 @@ def _input_assignment(images: Images) -> Tensor:
     beta_x is the one at which the mean perplexity is sqrt(C), half way (in bits) between one-hot and
     uniform; it depends on the images alone, so it is the same for every network.
     """
-    h, w = images.pixels.shape[2:]
+    h, w = images.pixels.shape[1:3]
     factor = min(1.0, math.sqrt(INPUT_NUMBERS / (3 * h * w)))
     size = (max(1, int(h * factor)), max(1, int(w * factor)))
-    parts = [F.adaptive_avg_pool2d(normalise(chunk), size).flatten(1) for chunk in images.pixels.split(256)]
+    batches = images.batches(256, torch.device("cpu"))
+    parts = [F.adaptive_avg_pool2d(batch, size).flatten(1) for batch in batches]
     inputs_ND = F.normalize(torch.cat(parts), dim=1).double()
     means_CD = class_means(inputs_ND, images.labels)
     similarity_NC = inputs_ND @ means_CD.T  # once: ||x - c||^2 = 2 - 2 x.c

@@ -1,12 +1,19 @@
 """Retrieval quality: CMC, mAP and mINP with the protocol of Market-1501.
 
 Gallery images with the query's identity and camera are removed. Ties count wrong before right, so the
-numbers do not depend on the order of the gallery. Shapes: Q queries, G gallery, M matches of a query.
+numbers do not depend on the order of the gallery.
+
+The distances of a query are sorted, not the gallery: how many images are nearer than a match is then a search in
+sorted numbers, and only images of the query's own identity (a run of the gallery in the order of identities) are
+looked at one by one. Shapes: Q queries, G gallery, S images of a query's identity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dnas.errors import UserError
+
+Ids = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Identity and camera of every image."""
 
 
 @dataclass(frozen=True)
@@ -44,53 +54,101 @@ class Ranking:
 def rank(
     query_QD: Tensor,
     gallery_GD: Tensor,
-    query_ids: tuple[NDArray[np.int64], NDArray[np.int64]],
-    gallery_ids: tuple[NDArray[np.int64], NDArray[np.int64]],
+    query_ids: Ids,
+    gallery_ids: Ids,
+    distance: Literal["cosine", "euclidean"] = "cosine",
     chunk: int = 256,
 ) -> Ranking:
-    """Rank the gallery by cosine distance for every query.
+    """Rank the gallery for every query.
 
     Args:
-        query_QD, gallery_GD: unit vectors.
+        query_QD, gallery_GD: embeddings; unit vectors for the cosine distance.
         query_ids, gallery_ids: (pids, camids) of each image.
-        chunk: queries at a time; memory is about chunk x G floats.
+        chunk: queries at a time; memory is a few times chunk x G numbers.
 
     Raises:
         UserError: the embedding is not finite.
     """
     if not bool(query_QD.isfinite().all() & gallery_GD.isfinite().all()):
         raise UserError("the embedding is not finite: the training has diverged (a smaller optim.lr may help)")
-    device = gallery_GD.device
-    g_pid, g_cam = (torch.as_tensor(ids, device=device) for ids in gallery_ids)
-    q_pid, q_cam = (torch.as_tensor(ids, device=device) for ids in query_ids)
+    order_G, ids = _by_identity(gallery_ids)
+    ordered_GD = gallery_GD[order_G.to(gallery_GD.device)]
+
+    def rows(part: slice) -> Tensor:
+        if distance == "cosine":
+            return 1 - query_QD[part] @ ordered_GD.T
+        return torch.cdist(query_QD[part], ordered_GD)
+
+    return _ranked(rows, query_ids, ids, gallery_GD.device, chunk)
+
+
+def rank_distances(distance_QG: Tensor, query_ids: Ids, gallery_ids: Ids, chunk: int = 256) -> Ranking:
+    """Rank by given distances (re-ranked ones, say)."""
+    order_G, ids = _by_identity(gallery_ids)
+    order_G = order_G.to(distance_QG.device)
+    return _ranked(lambda part: distance_QG[part][:, order_G], query_ids, ids, distance_QG.device, chunk)
+
+
+def _by_identity(gallery_ids: Ids) -> tuple[Tensor, Ids]:
+    order = np.argsort(gallery_ids[0], kind="stable")
+    return torch.from_numpy(order), (gallery_ids[0][order], gallery_ids[1][order])
+
+
+def _ranked(
+    rows: Callable[[slice], Tensor], query_ids: Ids, gallery_ids: Ids, device: torch.device, chunk: int
+) -> Ranking:
+    """`rows` gives distances to the gallery in the order of `gallery_ids`, sorted by identity."""
+    g_pid, g_cam = gallery_ids
+    first, last = (np.searchsorted(g_pid, query_ids[0], side) for side in ("left", "right"))
     parts = []
-    for start in range(0, len(query_QD), chunk):
-        rows = slice(start, start + chunk)
-        distance_QG = 1 - query_QD[rows] @ gallery_GD.T
-        same_QG = q_pid[rows, None] == g_pid[None]
-        removed_QG = same_QG & (q_cam[rows, None] == g_cam[None])
-        parts.append(_rank_rows(distance_QG, same_QG & ~removed_QG, removed_QG))
-    ap, first, inp = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-    return Ranking(ap, first, inp)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, len(query_ids[0]), chunk):
+            part = slice(start, start + chunk)
+            most = max(int((last - first)[part].max()), 1)
+            place_QS = first[part, None] + np.arange(most)
+            own_QS = place_QS < last[part, None]
+            place_QS = np.minimum(place_QS, len(g_pid) - 1)
+            other_QS = own_QS & (g_cam[place_QS] != query_ids[1][part, None])
+            place, own, other = (torch.from_numpy(a).to(device) for a in (place_QS, own_QS, other_QS))
+            distance_QG = rows(part)
+            near_QS = distance_QG.gather(1, place)
+            parts.append(_measures(_sorted(distance_QG, pool), near_QS, own, other))
+    ap, found, inp = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    return Ranking(ap, found, inp)
 
 
-def _rank_rows(distance_QG: Tensor, match_QG: Tensor, removed_QG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """AP, rank of the first match and INP of every row, by looking the matches up in sorted distances."""
+def _sorted(distance_QG: Tensor, pool: ThreadPoolExecutor) -> Tensor:
+    """Every row in ascending order; on a CPU by numpy, whose sort of plain numbers is vectorised."""
+    if distance_QG.device.type != "cpu":
+        return distance_QG.sort(1).values
+    table = distance_QG.numpy()
+    list(pool.map(lambda rows: rows.sort(axis=1), np.array_split(table, torch.get_num_threads())))
+    return distance_QG
+
+
+def _measures(sorted_QG: Tensor, near_QS: Tensor, own_QS: Tensor, other_QS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """AP, rank of the first match and INP of every query.
+
+    Args:
+        sorted_QG: all distances, sorted.
+        near_QS: distances of the images of the query's identity.
+        own_QS: which of them are there (rows are padded).
+        other_QS: which of them are matches: from another camera.
+    """
     infinity = float("inf")
-    sorted_QG = distance_QG.masked_fill(removed_QG, infinity).sort(1).values
-    count_Q = match_QG.sum(1)
-    most = max(int(count_Q.max()), 1)
-    matches_QM = distance_QG.masked_fill(~match_QG, infinity).topk(most, dim=1, largest=False, sorted=True).values
-    real_QM = torch.arange(most, device=count_Q.device) < count_Q[:, None]
-    # right and all images at most as far as match j; the difference is how many wrong ones come before it
-    right_QM = torch.searchsorted(matches_QM.contiguous(), matches_QM.contiguous(), right=True)
-    right_QM = right_QM.minimum(count_Q[:, None])
-    wrong_QM = torch.searchsorted(sorted_QG, matches_QM.contiguous(), right=True) - right_QM
-    position_QM = torch.arange(1, most + 1, device=count_Q.device) + wrong_QM
-    precision_QM = torch.arange(1, most + 1, device=count_Q.device, dtype=torch.float64) / position_QM
-    nan = torch.tensor(torch.nan, dtype=torch.float64, device=count_Q.device)
-    ap_Q = (precision_QM * real_QM).sum(1) / count_Q
-    last_Q = position_QM.gather(1, (count_Q - 1).clamp(min=0)[:, None])[:, 0]
+    match_QS = near_QS.masked_fill(~other_QS, infinity).sort(1).values
+    same_QS = near_QS.masked_fill(~own_QS, infinity).sort(1).values
+    count_Q = other_QS.sum(1)
+    step_S = torch.arange(1, match_QS.shape[1] + 1, device=near_QS.device)
+    real_QS = step_S <= count_Q[:, None]
+    # all images at most as far as match j, less those of the identity itself: the wrong ones that come before it
+    nearer_QS = torch.searchsorted(sorted_QG, match_QS, right=True)
+    wrong_QS = nearer_QS - torch.searchsorted(same_QS, match_QS, right=True)
+    position_QS = step_S + wrong_QS
+    precision_QS = step_S.double() / position_QS
+    ap_Q = precision_QS.masked_fill(~real_QS, 0).sum(1) / count_Q
+    last_Q = position_QS.gather(1, (count_Q - 1).clamp(min=0)[:, None])[:, 0]
     found_Q = count_Q > 0
-    first_Q = position_QM[:, 0].double()
+    nan = torch.tensor(torch.nan, dtype=torch.float64, device=near_QS.device)
+    first_Q = position_QS[:, 0].double()
     return ap_Q.where(found_Q, nan), first_Q.where(found_Q, nan), (count_Q.double() / last_Q).where(found_Q, nan)

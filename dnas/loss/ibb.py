@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.loss.kmeans import kmeans
-from dnas.run.distributed import all_gather, all_reduce_sum
+from dnas.run.distributed import all_reduce_sum
 
 UNIFORM_SHARE = 1e-6
 """Share of the uniform distribution mixed into Q, so that no entry is zero."""
@@ -168,8 +168,8 @@ class ClassStatistics(nn.Module):
 
     @torch.no_grad()
     def update(self, embeddings_BD: Tensor, labels_B: Tensor) -> None:
-        """Follow one training batch (not with `clusters`). Work is O(B (B + K) D); no host-device sync."""
-        unit_BD, labels_B = all_gather(unit(embeddings_BD)), all_gather(labels_B)
+        """Follow one batch, the global one (not with `clusters`). Work is O(B (B + K) D); no host-device sync."""
+        unit_BD = unit(embeddings_BD)
         same_BB = (labels_B[:, None] == labels_B).to(unit_BD.dtype)
         mean_BB = same_BB / same_BB.sum(1, keepdim=True)  # row i averages the images of identity y_i
         # images of one identity write the same values to the same row

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pytorch_metric_learning.losses import CircleLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.errors import UserError, check_range
+from dnas.loss.centre import Centres
 from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
 from dnas.loss.triplet import batch_hard_triplet
 from dnas.nn.reid_net import Output
+from dnas.run.distributed import all_gather
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class LossConfig:
 
     Args:
         smoothing: label smoothing of the identity loss.
-        margin: triplet margin: batch-hard, Euclidean distance of the L2-normalised features before the neck.
+        triplet: batch-hard triplet loss on the L2-normalised features before the neck, with a `hard` or `soft` margin.
+        margin: of the triplet loss, in Euclidean distance.
+        centre: weight of the centre loss on the features before the neck (Wen et al., ECCV 2016); 0 turns it off.
+        circle: weight of the circle loss on the embedding (Sun et al., arXiv 2002.10857); 0 turns it off.
         eta: weight of the information bottleneck bound; 0 turns it off.
         eta_warmup: share of the epochs before which eta is 0: features are not yet meaningful.
         bound: `paper`, or `tight` (a tighter bound, with a gradient in both terms).
@@ -34,7 +40,10 @@ class LossConfig:
     """
 
     smoothing: float = 0.1
+    triplet: Literal["hard", "soft", "none"] = "hard"
     margin: float = 0.3
+    centre: float = 0.0
+    circle: float = 0.0
     eta: float = 0.3
     eta_warmup: float = 0.3
     bound: Literal["paper", "tight"] = "paper"
@@ -45,7 +54,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         check_range(self, "loss.", 0, 0.99, "smoothing")
         check_range(self, "loss.", 0, 2, "margin")
-        check_range(self, "loss.", 0, 1e6, "eta")
+        check_range(self, "loss.", 0, 1e6, "eta", "centre", "circle")
         check_range(self, "loss.", 0, 1, "eta_warmup")
         if self.assign is not None and (self.assign < 2 or self.refresh != "epoch"):
             found = f"{self.assign} with refresh {self.refresh}"
@@ -61,6 +70,9 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.statistics = ClassStatistics(identities, dim, config.beta, config.assign)
+        self.centres = Centres(identities, dim) if config.centre > 0 else None
+        # the margin and scale of the paper for person re-identification
+        self.circle = CircleLoss(m=0.25, gamma=128) if config.circle > 0 else None
         self.watched: dict[str, Tensor] = {}
         """Perplexity of phi and entropy H(F~) of the last batch that had the bound."""
 
@@ -69,19 +81,24 @@ class Objective(nn.Module):
         return self.config.eta if progress >= self.config.eta_warmup else 0.0
 
     def forward(self, output: Output, labels_B: Tensor, progress: float, follow: bool = True) -> dict[str, Tensor]:
-        """Terms by name, weighted; their sum is the loss.
+        """Terms by name, weighted, of the batches of all ranks together; their sum is the loss.
 
         Args:
             follow: whether moving averages follow this batch (not for batches that train logits).
         """
-        logits, feature = output.logits_BC.float(), output.feature_BD.float()
-        terms = {
-            "id": F.cross_entropy(logits, labels_B, label_smoothing=self.config.smoothing),
-            "triplet": batch_hard_triplet(feature, labels_B, self.config.margin),
-        }
-        if self.config.eta > 0:
+        config = self.config
+        feature_BD, embedding_BD, logits_BC = (all_gather(wide(part)) for part in output)
+        labels_B = all_gather(labels_B)
+        terms = {"id": F.cross_entropy(logits_BC, labels_B, label_smoothing=config.smoothing)}
+        if config.triplet != "none":
+            terms["triplet"] = batch_hard_triplet(feature_BD, labels_B, config.margin, config.triplet == "soft")
+        if self.circle is not None:
+            terms["circle"] = config.circle * self.circle(embedding_BD, labels_B)
+        if self.centres is not None:
+            terms["centre"] = config.centre * self.centres(feature_BD, labels_B, follow)
+        if config.eta > 0:
             with torch.autocast(labels_B.device.type, enabled=False):
-                terms |= self._bottleneck(output.embedding_BD, labels_B, self.eta(progress), follow)
+                terms |= self._bottleneck(embedding_BD, labels_B, self.eta(progress), follow)
         return terms
 
     def _bottleneck(self, embedding_BD: Tensor, labels_B: Tensor, eta: float, follow: bool) -> dict[str, Tensor]:
@@ -93,3 +110,8 @@ class Objective(nn.Module):
         self.watched = assignment_entropies(log_phi_BK.detach())
         log_q_BK = self.statistics.log_q_rows(labels_B)
         return {"ibb": eta * bound(log_phi_BK, log_q_BK, tight=self.config.bound == "tight")}
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least single precision, whatever the network computed in."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torchvision.models._utils import _make_divisible
 
@@ -10,10 +11,14 @@ from dnas.errors import UserError
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
+from dnas.nn.osnet import OSNetHead, OSNetStage, OSNetStem
 from dnas.nn.resnet import ResNetStage, ResNetStem
+from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.space.spec import OneOf, Spec
 
+STAGES = 4
+"""Of every fixed backbone."""
 Attention = Callable[[int], Spec]
 """Stage number (1 to 4) -> the cell that goes after it."""
 
@@ -58,10 +63,39 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
     return Chain((stem, *stages, last))
 
 
-def vit(width: int, depth: int, heads: int, patch: int, scale: float, small: bool, attention: Attention) -> Chain:
+def osnet(scale: float, width: float, small: bool, attention: Attention) -> Chain:
+    """OSNet: three stages of two blocks, then the 512-dimensional feature. `small`: stride 1 in the stem.
+
+    Its attention sites are the four of the others: after the stem (stage 1) and after each of its stages.
+    """
+    widths = [max(8, round(channels * scale * width)) for channels in (64, 256, 384, 512)]
+    parts: list[Spec] = [Chain((OSNetStem(widths[0], small), attention(1)), name="stage 1")]
+    for stage in (2, 3, 4):
+        layer = OSNetStage(stage, widths[stage - 1], blocks=2, reduce=stage < 4)
+        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}"))
+    return Chain((*parts, OSNetHead(widths[3], max(32, round(512 * min(width, 1.0))))))
+
+
+def swin(width: int, depths: tuple[int, int, int, int], scale: float, small: bool, attention: Attention) -> Chain:
+    """A Swin transformer: heads of 32 channels. `small`: patches of 2x2, for small images."""
+    heads = max(1, round(width * scale / 32))
+    parts: list[Spec] = [SwinPatches(32 * heads, 2 if small else 4)]
+    for stage, depth in enumerate(depths, start=1):
+        factor = 2 ** (stage - 1)
+        layer = SwinStage(2 * stage - 1, 32 * heads * factor, depth, heads * factor, merge=stage > 1)
+        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}"))
+    return Chain((*parts, SwinNorm()))
+
+
+def vit(
+    width: int, depth: int, heads: int, patch: int, scale: float, small: bool, attention: Attention, stride: int = 0
+) -> Chain:
     """A vision transformer in four stages. `small`: half the patch size, for small images.
 
     Its stages take `none` or `dcs` (inside their blocks); other cells have no place between tokens.
+
+    Args:
+        stride: of the patches, below their size where they overlap (TransReID, arXiv 2102.04378); 0: their size.
     """
     size = patch // 2 if small else patch
     channels = max(heads, round(width * scale / heads) * heads)
@@ -74,20 +108,30 @@ def vit(width: int, depth: int, heads: int, patch: int, scale: float, small: boo
         return TransformerStage((stage - 1) * depth // 4, depth // 4, heads, isinstance(cell, DCSAttention))
 
     stages = [Chain((blocks(stage, attention(stage)),), name=f"stage {stage}") for stage in range(1, 5)]
-    return Chain((PatchTokens(channels, size, size), *stages, ClassToken()))
+    return Chain((PatchTokens(channels, size, stride or size), *stages, ClassToken()))
 
+
+VITS: Mapping[str, tuple[int, int, int, int]] = {
+    "vit_b_16": (768, 12, 12, 16),
+    "vit_s_16": (384, 12, 6, 16),
+    "vit_tiny_16": (192, 4, 3, 16),
+}
+"""Width, depth, heads and patch size."""
 
 BACKBONES: Mapping[str, Callable[[float, bool, Attention], Chain]] = {
     "resnet18": lambda width, small, attention: resnet((2, 2, 2, 2), False, width, small, attention),
     "resnet50": lambda width, small, attention: resnet((3, 4, 6, 3), True, width, small, attention),
     "mobilenet_v2": mobilenet_v2,
-    "vit_b_16": lambda width, small, attention: vit(768, 12, 12, 16, width, small, attention),
-    "vit_s_16": lambda width, small, attention: vit(384, 12, 6, 16, width, small, attention),
-    "vit_tiny_16": lambda width, small, attention: vit(192, 4, 3, 16, width, small, attention),
+    "osnet_x1_0": lambda width, small, attention: osnet(1.0, width, small, attention),
+    "osnet_x0_25": lambda width, small, attention: osnet(0.25, width, small, attention),
+    "swin_t": lambda width, small, attention: swin(96, (2, 2, 6, 2), width, small, attention),
+    **{name: partial(vit, *plan) for name, plan in VITS.items()},
 }
 
 
-def backbone(name: str, width: float = 1.0, small: bool = False, attention: Attention = no_attention) -> Chain:
+def backbone(
+    name: str, width: float = 1.0, small: bool = False, attention: Attention = no_attention, stride: int = 0
+) -> Chain:
     """The description of a fixed backbone.
 
     Args:
@@ -95,9 +139,16 @@ def backbone(name: str, width: float = 1.0, small: bool = False, attention: Atte
         width: factor on every channel count (1 is the published network, and the only one weights exist for).
         small: keep the stem's resolution, for images of about 64 pixels.
         attention: which cell goes after each stage.
+        stride: of a vision transformer's patches, where they overlap; 0: their size.
     """
     if name not in BACKBONES:
         raise UserError(f"backbone: found '{name}', allowed: {', '.join(BACKBONES)}")
     if not 0 < width <= 4:
         raise UserError(f"backbone_width: found {width}, allowed: above 0, at most 4")
+    if stride:
+        if name not in VITS or not 0 < stride <= VITS[name][3] // (2 if small else 1):
+            raise UserError(
+                f"backbone_stride: found {stride} with {name}, allowed: at most the patch size of {', '.join(VITS)}"
+            )
+        return vit(*VITS[name], width, small, attention, stride)
     return BACKBONES[name](width, small, attention)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dnas.nn.builder import Builder
 from dnas.nn.non_local import NonLocal, NonLocalModule
+from dnas.run.distributed import rand_like
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 
@@ -55,7 +56,7 @@ class ChannelSelection(nn.Module):
 
     def noise(self, like: Tensor) -> Tensor:
         """Logistic(0, 1) noise, the difference of two Gumbel variables."""
-        return torch.logit(torch.rand_like(like), eps=1e-6)
+        return torch.logit(rand_like(like), eps=1e-6)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         theta_BNC: Tensor = self.logits(x_BNC)

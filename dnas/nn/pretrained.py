@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model_weights, list_models
 
 from dnas.errors import UserError
 
@@ -36,9 +37,35 @@ class NamedSequence(nn.ModuleDict):
         return x
 
 
-def _modern(name: str) -> str:
-    """Names as torchvision has them now: its published transformers still say linear_1 and linear_2."""
-    return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
+RENAMED = (
+    (".mlp.linear_1.", ".mlp.0."),  # torchvision's published transformers
+    (".mlp.linear_2.", ".mlp.3."),
+)
+TIMM = (
+    ("cls_token", "class_token"),
+    ("pos_embed", "encoder.pos_embedding"),
+    ("patch_embed.proj.", "conv_proj."),
+    ("blocks.", "encoder.layers.encoder_layer_"),
+    (".norm1.", ".ln_1."),
+    (".norm2.", ".ln_2."),
+    (".attn.qkv.weight", ".self_attention.in_proj_weight"),
+    (".attn.qkv.bias", ".self_attention.in_proj_bias"),
+    (".attn.proj.", ".self_attention.out_proj."),
+    (".mlp.fc1.", ".mlp.0."),
+    (".mlp.fc2.", ".mlp.3."),
+)
+"""Names in timm's vision transformers, and in torchvision's."""
+TIMM_MODELS = {"vit_b_16": "vit_base_patch16_224", "vit_s_16": "vit_small_patch16_224"}
+
+
+def _current(name: str, timm: bool) -> str:
+    """The name of an entry as torchvision has it now."""
+    name = name.removeprefix("module.")
+    if timm and name.startswith("norm."):
+        return f"encoder.ln.{name[5:]}"
+    for old, new in TIMM if timm else RENAMED:
+        name = name.replace(old, new)
+    return name
 
 
 def _optional(name: str, part: BackbonePart) -> bool:
@@ -46,12 +73,38 @@ def _optional(name: str, part: BackbonePart) -> bool:
     return name.endswith("num_batches_tracked") or (part.ours is not None and part.ours in name)
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Load a torchvision state dict into the backbone parts of a network. Extra entries (a classifier) are ignored.
+def load_weights(network: nn.Module, source: str | Path, backbone: str | None = None) -> None:
+    """Load published weights into the backbone parts of a network. Extra entries (a classifier) are ignored.
+
+    Args:
+        source: file of a state dict (of torchvision, of OSNet's authors, of timm's vision transformers), or a name.
+        backbone: whose weights to fetch if `source` is a name: one of torchvision's (`DEFAULT`, `IMAGENET1K_V1`), or
+            `timm`.
 
     Raises:
-        UserError: the file is missing or not a state dict, an entry is missing or has another shape.
+        UserError: no such file or name, no network, not a state dict, an entry is missing or has another shape.
     """
+    file = Path(source)
+    state = _fetched(str(source), backbone) if not file.suffix and backbone and not file.is_file() else _read(file)
+    parts = [module for module in network.modules() if isinstance(module, BackbonePart)]
+    if not parts:
+        raise UserError(f"{source}: this network has no torchvision parts that weights could go to")
+    for part in parts:
+        own = part.state_dict()
+        fitting = part.adapt(state)
+        wanted = {name: tensor for name, tensor in own.items() if name in fitting or not _optional(name, part)}
+        for name, tensor in wanted.items():
+            if name not in fitting:
+                raise UserError(f"{source}: entry '{name}' is missing")
+            if fitting[name].shape != tensor.shape:
+                raise UserError(
+                    f"{source}: entry '{name}' has shape {list(fitting[name].shape)}, the network {list(tensor.shape)}"
+                )
+        part.load_state_dict({**own, **{name: fitting[name] for name in wanted}})
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    """A state dict under torchvision's names."""
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
     try:
@@ -60,23 +113,45 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise UserError(
             f"{file}: not a PyTorch state dict that is safe to load ({str(error).splitlines()[0]})"
         ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]  # how training toolkits save it
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise UserError(f"{file}: expected a mapping of names to tensors")
-    state = {_modern(name): tensor for name, tensor in state.items()}
-    parts = [module for module in network.modules() if isinstance(module, BackbonePart)]
-    if not parts:
-        raise UserError(f"{file}: this network has no torchvision parts that weights could go to")
-    for part in parts:
-        own = part.state_dict()
-        fitting = part.adapt(state)
-        wanted = {name: tensor for name, tensor in own.items() if name in fitting or not _optional(name, part)}
-        for name, tensor in wanted.items():
-            if name not in fitting:
-                raise UserError(f"{file}: entry '{name}' is missing")
-            if fitting[name].shape != tensor.shape:
-                raise UserError(
-                    f"{file}: entry '{name}' has shape {list(fitting[name].shape)}, the network {list(tensor.shape)}"
-                )
-        part.load_state_dict({**own, **{name: fitting[name] for name in wanted}})
+    return _named(state)
+
+
+def _named(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    timm = any(".attn.qkv." in name and "relative" not in name for name in state) and "cls_token" in state
+    return {_current(name, timm): tensor for name, tensor in state.items()}
+
+
+def _fetched(name: str, backbone: str) -> Mapping[str, Tensor]:
+    """Published weights by name; they are kept in torch's (or timm's) own cache."""
+    if name == "timm":
+        return _from_timm(backbone)
+    known = get_model_weights(backbone).__members__ if backbone in list_models() else {}
+    if name not in known:
+        allowed = ", ".join([*known, *(["timm"] if backbone in TIMM_MODELS else [])])
+        raise UserError(
+            f"weights: found '{name}', allowed: a file" + (f", or for {backbone}: {allowed}" * bool(allowed))
+        )
+    try:
+        return _named(torch.hub.load_state_dict_from_url(known[name].url, check_hash=True, weights_only=True))
+    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download
+        where = f"cannot be fetched from {known[name].url} ({error}); download it and give --weights FILE"
+        raise UserError(f"weights: {name}: {where}") from error
+
+
+def _from_timm(backbone: str) -> Mapping[str, Tensor]:
+    if backbone not in TIMM_MODELS:
+        raise UserError(f"weights: found 'timm' with {backbone}, allowed with: {', '.join(TIMM_MODELS)}")
+    try:
+        import timm
+    except ImportError:
+        raise UserError("weights: timm is not installed: pip install dnas-reid[timm]") from None
+    try:
+        return _named(timm.create_model(TIMM_MODELS[backbone], pretrained=True).state_dict())
+    except Exception as error:  # the hub's client raises many kinds without a network
+        raise UserError(f"weights: timm: {TIMM_MODELS[backbone]} cannot be fetched ({error})") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,4 +43,9 @@ class ReIDNet(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Unit vectors (B, D): the feature after the neck, L2-normalised."""
-        return F.normalize(self.neck(self.backbone(images).mean((2, 3))).float(), dim=1)
+        return F.normalize(self.raw(images), dim=1)
+
+    def raw(self, images: Tensor) -> Tensor:
+        """The feature after the neck (B, D), at least in single precision."""
+        found: Tensor = self.neck(self.backbone(images).mean((2, 3)))
+        return found if found.dtype == torch.float64 else found.float()

@@ -38,9 +38,10 @@ class PatchTokens(Spec):
 
     def grid(self, x: Shape) -> tuple[int, int]:
         """Patches along height and width."""
-        if x.height % self.stride or x.width % self.stride or min(x.height, x.width) < self.patch:
-            found = f"{x.height} x {x.width}"
-            raise UserError(f"input: found {found}, allowed: multiples of the patch size {self.patch}")
+        whole = self.stride < self.patch or not (x.height % self.patch or x.width % self.patch)
+        if not whole or min(x.height, x.width) < self.patch:
+            allowed = "at least" if self.stride < self.patch else "multiples of"
+            raise UserError(f"input: found {x.height} x {x.width}, allowed: {allowed} the patch size {self.patch}")
         return (x.height - self.patch) // self.stride + 1, (x.width - self.patch) // self.stride + 1
 
     def out(self, x: Shape) -> Shape:

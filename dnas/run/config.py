@@ -40,6 +40,8 @@ def _fits(value: object, hint: Any) -> bool:
         return value in get_args(hint)
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(part, get_args(hint)[0]) for part in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
@@ -53,6 +55,8 @@ def _words(hint: Any) -> str:
         return ", ".join(str(option) for option in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_words(option) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return f"a list, each {_words(get_args(hint)[0])}"
     return names.get(hint, str(hint))
 
 

@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dnas.run.distributed import rank
+
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,7 +28,7 @@ class EpochProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[news]}"),
         )
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal or rank() > 0)
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
         self.title, self.epochs, self.log = title, epochs, log
 

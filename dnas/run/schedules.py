@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
 
-from dnas.errors import check_range
+import torch
+from torch import nn
+
+from dnas.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -14,9 +19,12 @@ class OptimConfig:
 
     Args:
         epochs: passes over the training images.
-        lr: peak learning rate of Adam.
+        optimiser: adam, adamw (weight decay apart from the gradient) or sgd (momentum 0.9, Nesterov).
+        lr: peak learning rate.
         weight_decay: L2 on the weights.
-        warmup: epochs of linear warm-up; a cosine to 1 % of the peak follows.
+        warmup: epochs of linear warm-up from a tenth of the peak.
+        schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
+        milestones: shares of the epochs at which the `step` schedule goes down.
         identities: P, identities in a batch.
         images: K, images of each.
         dcs_temperature: temperature of DCS-Attention's channel masks in the first epoch.
@@ -24,9 +32,12 @@ class OptimConfig:
     """
 
     epochs: int = 60
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 5e-4
     warmup: int = 3
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: list[float] = field(default_factory=lambda: [0.33, 0.58])
     identities: int = 16
     images: int = 4
     dcs_temperature: float = 1.0
@@ -36,14 +47,28 @@ class OptimConfig:
         check_range(self, "optim.", 1, math.inf, "epochs")
         check_range(self, "optim.", 2, math.inf, "identities", "images")
         check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise UserError(
+                f"optim.milestones: found {self.milestones}, allowed: shares of the epochs, between 0 and 1"
+            )
         check_range(self, "optim.", 1e-3, 1e3, "dcs_temperature", "dcs_temperature_end")
 
     def lr_at(self, progress: float) -> float:
         """Learning rate at `progress` (epochs done so far, fractions included)."""
         if progress < self.warmup:
             return self.lr * (0.1 + 0.9 * progress / self.warmup)
+        if self.schedule == "step":
+            return self.lr * 0.1 ** sum(progress >= share * self.epochs for share in self.milestones)
         share = (progress - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+def make_optimiser(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of the weights."""
+    if optim.optimiser == "sgd":
+        return torch.optim.SGD(parameters, optim.lr, momentum=0.9, weight_decay=optim.weight_decay, nesterov=True)
+    kind = torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam
+    return kind(parameters, optim.lr, weight_decay=optim.weight_decay)
 
 
 def geometric(start: float, end: float, epoch: int, epochs: int) -> float:

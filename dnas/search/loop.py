@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dnas.data.augment import augment
+from dnas.data.augment import augment, draw
 from dnas.data.images import Images, decode
-from dnas.data.market import check_matches, hold_out, load_market, split_images
+from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
+from dnas.data.splits import check_matches, hold_out, split_images
 from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
 from dnas.loss.objective import Objective
@@ -29,7 +30,7 @@ from dnas.run.device import pick_device
 from dnas.run.files import read_json
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
-from dnas.run.schedules import geometric
+from dnas.run.schedules import geometric, make_optimiser
 from dnas.search.config import SearchConfig
 from dnas.search.derive import derive
 from dnas.search.health import Health, Moves, examine
@@ -61,7 +62,7 @@ class Search:
         self.relaxation = Relaxation(known).to(self.device)
         self.moves = Moves(known).to(self.device)
         self.choices = self._derive()  # refuses an impossible budget before anything is read
-        data = load_market(config.data)
+        data = load_data(config.data)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
@@ -79,8 +80,7 @@ class Search:
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dim = self.space.spec.out(self.space.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
-        optim = config.optim
-        self.weight_optimiser = torch.optim.Adam(self.net.parameters(), optim.lr, weight_decay=optim.weight_decay)
+        self.weight_optimiser = make_optimiser(self.net.parameters(), config.optim)
         self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
         self.epoch = 0
 
@@ -173,7 +173,8 @@ class Search:
         child.train()
         for _ in range(RECALIBRATION_BATCHES):
             index = torch.randint(len(self.train), (64,), generator=generator)
-            child(augment(self.train.pixels[index].to(self.device), self.config.input, generator))
+            pixels, _ = self.train.take(index, self.device)
+            child(augment(pixels, self.config.input, draw(len(index), generator)))
         child.eval()
 
     def _train_epoch(self) -> dict[str, Any]:
@@ -289,10 +290,9 @@ class Search:
 
     def _batch(self, images: Images, indices: NDArray[np.int64], seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Augmented images and labels on the device."""
-        index = torch.from_numpy(indices)
-        pixels = images.pixels[index].to(self.device, non_blocking=True)
-        labels = images.labels[index].to(self.device, non_blocking=True)
-        return augment(pixels, self.config.input, seeds.generator(self.config.seed, "augment", *seed)), labels
+        pixels, labels = images.take(torch.from_numpy(indices), self.device)
+        numbers = draw(len(pixels), seeds.generator(self.config.seed, "augment", *seed))
+        return augment(pixels, self.config.input, numbers), labels
 
     def _expected_excess(self, at: float) -> Tensor:
         """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dnas.data.augment import InputConfig, augment
+from dnas.data.augment import InputConfig, augment, draw
 from dnas.data.images import decode, normalise
-from dnas.data.market import check_matches, hold_out, load_market, split_images
+from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
+from dnas.data.splits import check_matches, hold_out, split_images
 from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.errors import UserError
 
@@ -19,12 +20,12 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     names = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         synthesise(SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16, seed=seed))
-        names.append(load_market(tmp_path / name).fingerprint()["sha256"])
+        names.append(load_data(tmp_path / name).fingerprint()["sha256"])
     assert names[0] == names[1] != names[2]
 
 
 def test_synthetic_layout(pedestrians: Path) -> None:
-    data = load_market(pedestrians)
+    data = load_data(pedestrians)
     assert not set(data.train.pids) & set(data.query.pids)
     assert set(data.query.pids) == set(data.gallery.pids)
     for pid, camid in zip(data.query.pids, data.query.camids, strict=True):  # every query has a match elsewhere
@@ -39,7 +40,7 @@ def test_occluded_queries_differ_and_the_rest_is_clean(tmp_path: Path) -> None:
         synthesise(
             SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16, occluded=occluded)
         )
-    clean, occluded = load_market(tmp_path / "clean"), load_market(tmp_path / "occluded")
+    clean, occluded = load_data(tmp_path / "clean"), load_data(tmp_path / "occluded")
     assert [f.name for f in clean.query.files] == [f.name for f in occluded.query.files]
     pairs = zip(clean.query.files, occluded.query.files, strict=True)
     assert all(a.read_bytes() != b.read_bytes() for a, b in pairs)
@@ -56,13 +57,13 @@ def test_junk_is_dropped_and_wrong_input_named(tmp_path: Path) -> None:
         _write(tmp_path / f"bounding_box_train/{pid:04d}_c1s1_000001_00.jpg")
     _write(tmp_path / "bounding_box_test/-1_c1s1_000001_00.jpg")
     _write(tmp_path / "bounding_box_test/0003_c12s1_000001_00.jpg")
-    with pytest.raises(UserError, match=r"query: no such folder; expected bounding_box_train, query"):
-        load_market(tmp_path)
+    with pytest.raises(UserError, match=r"query: no such file or folder; expected bounding_box_train, query"):
+        load_data(tmp_path)
     (tmp_path / "query").mkdir()
     with pytest.raises(UserError, match="query: no images"):
-        load_market(tmp_path)
+        load_data(tmp_path)
     _write(tmp_path / "query/0003_c1s1_000001_00.jpg")
-    data = load_market(tmp_path)
+    data = load_data(tmp_path)
     assert data.gallery.pids.tolist() == [3]
     assert data.gallery.camids.tolist() == [12]
     (tmp_path / "query/0003_c1s1_000001_00.jpg").write_bytes(b"\xff\xd8\xff not an image")
@@ -70,13 +71,13 @@ def test_junk_is_dropped_and_wrong_input_named(tmp_path: Path) -> None:
         decode(data.query, 16, 8)
     _write(tmp_path / "query/someone.jpg")
     with pytest.raises(UserError, match=r"someone.jpg: file name does not parse"):
-        load_market(tmp_path)
+        load_data(tmp_path)
     with pytest.raises(UserError, match="nowhere: no such folder"):
-        load_market(tmp_path / "nowhere")
+        load_data(tmp_path / "nowhere")
 
 
 def test_truncated_image_is_named(pedestrians: Path, tmp_path: Path) -> None:
-    split = load_market(pedestrians).query
+    split = load_data(pedestrians).query
     damaged = tmp_path / split.files[0].name
     damaged.write_bytes(split.files[0].read_bytes()[:-300])
     wrong = type(split)((damaged,), split.pids[:1], split.camids[:1])
@@ -85,7 +86,7 @@ def test_truncated_image_is_named(pedestrians: Path, tmp_path: Path) -> None:
 
 
 def test_sixteen_bits_and_palettes_are_read(pedestrians: Path, tmp_path: Path) -> None:
-    split = load_market(pedestrians).query
+    split = load_data(pedestrians).query
     ramp = np.linspace(0, 65535, 16 * 32).reshape(32, 16)
     Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray((ramp // 257).astype(np.uint8)).convert("P").save(tmp_path / "palette.png")
@@ -96,7 +97,7 @@ def test_sixteen_bits_and_palettes_are_read(pedestrians: Path, tmp_path: Path) -
 
 
 def test_one_camera_is_refused_before_training(pedestrians: Path) -> None:
-    data = load_market(pedestrians)
+    data = load_data(pedestrians)
     check_matches(data.query, data.gallery, "query and gallery")
     one = data.query.subset(data.query.camids == data.query.camids[0])
     with pytest.raises(UserError, match="query: no image has a match"):
@@ -104,7 +105,7 @@ def test_one_camera_is_refused_before_training(pedestrians: Path) -> None:
 
 
 def test_hold_out_and_split(pedestrians: Path) -> None:
-    train = load_market(pedestrians).train
+    train = load_data(pedestrians).train
     rest, held = hold_out(train, 0.4, seed=0)
     assert len(np.unique(held.pids)) == 2
     assert not set(rest.pids) & set(held.pids)
@@ -118,7 +119,7 @@ def test_hold_out_and_split(pedestrians: Path) -> None:
 
 
 def test_split_keeps_single_images_on_both_sides(pedestrians: Path) -> None:
-    train = load_market(pedestrians).train
+    train = load_data(pedestrians).train
     one = train.subset(np.isin(np.arange(len(train)), np.unique(train.pids, return_index=True)[1]))
     first, second = split_images(one, 0.2, seed=0)
     assert len(first) == len(second) == len(one)
@@ -148,22 +149,24 @@ def test_sampler(counts: list[int]) -> None:
 
 
 def test_augment_without_randomness_is_normalise() -> None:
-    pixels = torch.randint(0, 256, (3, 3, 16, 8), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (3, 16, 8, 3), dtype=torch.uint8)
+    numbers = draw(3, torch.Generator())
     plain = InputConfig(flip=0, pad=0, erase=0)
-    assert torch.equal(augment(pixels, plain, torch.Generator()), normalise(pixels))
-    flipped = augment(pixels, InputConfig(flip=1, pad=0, erase=0), torch.Generator())
+    assert torch.equal(augment(pixels, plain, numbers), normalise(pixels))
+    flipped = augment(pixels, InputConfig(flip=1, pad=0, erase=0), numbers)
     assert torch.equal(flipped, normalise(pixels).flip(3))
 
 
 def test_crop_moves_and_erase_blanks_a_rectangle() -> None:
-    pixels = torch.randint(1, 256, (64, 3, 16, 8), dtype=torch.uint8)
-    padded = torch.nn.functional.pad(pixels, (2, 2, 2, 2))
-    cropped = augment(pixels, InputConfig(flip=0, pad=2, erase=0), torch.Generator().manual_seed(0))
-    windows = [normalise(padded[:, :, y : y + 16, x : x + 8]) for y in range(5) for x in range(5)]
+    pixels = torch.randint(1, 256, (64, 16, 8, 3), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(pixels, (0, 0, 2, 2, 2, 2))
+    numbers = draw(64, torch.Generator().manual_seed(0))
+    cropped = augment(pixels, InputConfig(flip=0, pad=2, erase=0), numbers)
+    windows = [normalise(padded[:, y : y + 16, x : x + 8]) for y in range(5) for x in range(5)]
     hits = torch.stack([(window == cropped).flatten(1).all(1) for window in windows])
     assert bool(hits.any(0).all())  # every image is one of the windows
     assert int(hits.any(1).sum()) > 15  # and many windows occur
-    erased = augment(pixels, InputConfig(flip=0, pad=0, erase=1), torch.Generator().manual_seed(0))
+    erased = augment(pixels, InputConfig(flip=0, pad=0, erase=1), numbers)
     blank = erased != normalise(pixels)
     assert torch.equal(blank.any(1), blank.all(1))
     area = blank.any(1).flatten(1).double().mean(1)

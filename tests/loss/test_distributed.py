@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from dnas.loss.ibb import ClassStatistics
 from dnas.loss.kmeans import kmeans
+from dnas.run.distributed import all_gather
 
 C, D = 4, 6
 
@@ -23,7 +24,7 @@ def statistics(rows: slice) -> dict[str, torch.Tensor]:
     found.refresh(features[rows], labels[rows])
     passed = {f"refresh {name}": value.clone() for name, value in found.state_dict().items()}
     for _ in range(3):
-        found.update(features[rows], labels[rows])
+        found.update(all_gather(features[rows]), all_gather(labels[rows]))
     return passed | found.state_dict()
 
 

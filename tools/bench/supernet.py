@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import held_mb, interleaved, interval
 
-from dnas.data.augment import augment
+from dnas.data.augment import augment, draw
 from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.nn.builder import Builder
 from dnas.nn.chain import Chain
@@ -175,10 +175,8 @@ def step_parts(state: Search) -> dict[str, Step]:
         if state.device.type == "cuda":
             torch.cuda.synchronize()
 
-    images = state.train.pixels[torch.from_numpy(batch)]
-    inputs = augment(images.to(state.device), state.config.input, seeds.generator(0, "augment"))
-
-    labels = state.train.labels[torch.from_numpy(batch)].to(state.device)
+    pixels, labels = state.train.take(torch.from_numpy(batch), state.device)
+    inputs = augment(pixels, state.config.input, draw(len(pixels), seeds.generator(0, "augment")))
     state.relaxation.sample(1.0, mode, generator, gradient=False)
     output = state.net(inputs)
 
@@ -190,7 +188,9 @@ def step_parts(state: Search) -> dict[str, Step]:
         "whole step": whole,
         "weights: forward, backward, Adam": weights,
         "logits": logits,
-        "augmentation": lambda: void(augment(images, state.config.input, seeds.generator(0, "augment"))),
+        "augmentation": lambda: void(
+            augment(pixels, state.config.input, draw(len(pixels), seeds.generator(0, "augment")))
+        ),
         "draw": lambda: state.relaxation.sample(1.0, mode, generator),
         "losses with the bound, backward to the features": objective,
         "expected cost": lambda: void(state.budgeted.expected(state.relaxation.distribution())),

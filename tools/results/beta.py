@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnas.data.market import load_market
+from dnas.data.layouts import load_data
 from dnas.draw.style import MARKERS, SERIES, style
 from dnas.loss.ibb import ClassStatistics, bound
 from retrain.load import load
@@ -58,7 +58,7 @@ def main() -> None:
     sets = {f"C = {c:,}": synthetic(c) for c in (20, 100, 751, 2000)}
     if options.run:
         run = load(options.run, "cpu")
-        images = run.decode(load_market(run.config.data).train)
+        images = run.decode(load_data(run.config.data).train)
         sets[f"trained, C = {images.identities}"] = (run.embed(images), images.labels)
     with style():
         figure, grid = plt.subplots(1, 3, figsize=(13, 4))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnas.data.images import Images, decode
-from dnas.data.market import load_market
+from dnas.data.layouts import load_data
 from dnas.eval.ranking import rank
 
 HEIGHT, WIDTH = 128, 64
@@ -23,8 +23,8 @@ def histograms(images: Images, parts: tuple[tuple[slice, slice], ...]) -> Tensor
     """Square roots of 8x8x8 colour histograms of image parts, as unit vectors (N, 512 * parts)."""
     found = []
     for rows, columns in parts:
-        bins = images.pixels[:, :, rows, columns].flatten(2).long() // 32
-        index = bins[:, 0] * 64 + bins[:, 1] * 8 + bins[:, 2]
+        bins = images.pixels[images.rows][:, rows, columns].flatten(1, 2).long() // 32
+        index = bins[..., 0] * 64 + bins[..., 1] * 8 + bins[..., 2]
         found.append(torch.zeros(len(index), 512).scatter_add_(1, index, torch.ones(index.shape)).sqrt())
     return F.normalize(torch.cat(found, 1), dim=1)
 
@@ -32,7 +32,7 @@ def histograms(images: Images, parts: tuple[tuple[slice, slice], ...]) -> Tensor
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ranking by colour histograms.")
     parser.add_argument("data")
-    found = load_market(parser.parse_args().data)
+    found = load_data(parser.parse_args().data)
     query, gallery = (decode(split, HEIGHT, WIDTH) for split in (found.query, found.gallery))
     table = Table("ranking by", "mAP (%)", "Rank-1 (%)")
     for name, parts in (("histogram of the image", (WHOLE,)), ("histograms of upper and lower body", BODY)):

@@ -20,16 +20,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dnas.data.augment import InputConfig
-from dnas.data.market import load_market
+from dnas.data.layouts import load_data
+from dnas.data.splits import together
 from dnas.draw.style import SERIES, style
 from dnas.eval.bootstrap import paired_difference
-from dnas.eval.embed import retrieve
 from dnas.loss.objective import LossConfig
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from retrain.config import RetrainConfig
+from retrain.evaluate import retrieve, save_ranking
 from retrain.load import load
-from retrain.train import resume, retrain, save_ranking
+from retrain.train import resume, retrain
 
 SEEDS = range(5)
 PAPER = LossConfig(eta=0.3, bound="paper")
@@ -107,13 +108,13 @@ def run(data: str, out: Path) -> None:
 
 def also(data: str, out: Path) -> None:
     """Evaluate every finished run on the query and gallery of DATA too (occluded queries, say)."""
-    found = load_market(data)
+    found = load_data(data)
     for seed in SEEDS:
         for name in MODELS:
             run_ = load(out / f"{name.replace(' ', '_')}-{seed}", "cpu")
-            query, gallery = run_.decode(found.query), run_.decode(found.gallery)
-            ranking = retrieve(run_.network, query, gallery)
-            save_ranking(run_.folder.path / "also_per_query.npz", ranking, query)
+            images = run_.decode(together(found.query, found.gallery))
+            ranking, _ = retrieve(run_.network, images, len(found.query))
+            save_ranking(run_.folder.path / "also_per_query.npz", ranking, found.query)
             run_.folder.write("also.json", {"data": found.fingerprint(), "test": ranking.metrics()})
 
 

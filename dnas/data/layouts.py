@@ -1,0 +1,218 @@
+"""Published Re-ID data sets, each read in the folders and file names that its authors gave it, and a CSV manifest.
+
+Identities and cameras become whole numbers; 0 is a distractor, an identity that nobody asks for. Junk (-1) is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dnas.data.splits import SPLITS, ReIDData, Split, chained
+from dnas.errors import UserError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+VERI = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
+NAME = re.compile(r"(-1|\d{1,8})_c(\d{1,4})(?:s\d+)?_.*")
+"""0001_c1s1_000151_00 (Market-1501), 0001_c2_f0046158 (Duke), 0001_c001_00016450_0 (VeRi): identity, camera."""
+COLUMNS = ("path", "identity", "camera", "split")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on disk.
+
+    Args:
+        marks: files or folders that tell this layout from the others.
+        read: the three lists of images below a root.
+        hint: what it looks like, for messages.
+    """
+
+    marks: tuple[str, ...]
+    read: Callable[[Path], dict[str, Split]]
+    hint: str
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """The images of a folder in name order."""
+    if not folder.is_dir():
+        raise UserError(f"data: {folder}: no such folder")
+    return (file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGES)
+
+
+def read_named(root: Path, folders: Mapping[str, str]) -> dict[str, Split]:
+    """Images whose names say identity and camera, one folder a split."""
+    return {name: _read_folder(root / folder) for name, folder in folders.items()}
+
+
+def _read_folder(folder: Path) -> Split:
+    rows = []
+    for file in images_in(folder):
+        match = NAME.fullmatch(file.stem)
+        if not match:
+            raise UserError(f"{file}: file name does not parse; expected IDENTITY_cCAMERA..., as 0001_c1s1_000151_00")
+        if match[1] != "-1":  # junk by the protocol: neither right nor wrong
+            rows.append((file, int(match[1]), int(match[2])))
+    if not rows:
+        raise UserError(f"data: {folder}: no images; expected files such as 0001_c1s1_000151_00.jpg")
+    return Split.of(rows)
+
+
+def read_msmt17(root: Path, train: str, test: str) -> dict[str, Split]:
+    """MSMT17: lists of "0000/0000_000_01_0303morning_0008_0.jpg 0": file, identity; the third number is the camera.
+
+    Training is list_train and list_val together, 32,621 images as published.
+    """
+    lists = {"train": (train, ("train", "val")), "query": (test, ("query",)), "gallery": (test, ("gallery",))}
+    found: dict[str, Split] = {}
+    for name, (folder, parts) in lists.items():
+        first = 1 + int(found["train"].pids.max(initial=0)) if found else 1  # test identities begin at 0 again
+        rows = [row for part in parts for row in _read_list(root, f"list_{part}.txt", folder, first)]
+        found[name] = Split.of(rows)
+    return found
+
+
+def _read_list(root: Path, name: str, folder: str, first: int) -> Iterator[tuple[Path, int, int]]:
+    file = root / name
+    if not file.is_file():
+        raise UserError(f"data: {file}: no such file; expected list_train, list_val, list_query and list_gallery .txt")
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        words = line.split()
+        parts = Path(words[0]).stem.split("_") if len(words) == 2 else []
+        if len(parts) < 3 or not (words[1].isdigit() and parts[2].isdigit()):
+            raise UserError(
+                f"{file}: line {number}: found {line!r}, expected 0000/0000_000_01_0303morning_0008_0.jpg 0"
+            )
+        yield root / folder / words[0], int(words[1]) + first, int(parts[2])
+
+
+def read_occluded_reid(root: Path) -> dict[str, Split]:
+    """Occluded-REID: occluded queries, whole-body gallery, nothing to train on; IDENTITY_NUMBER names, no cameras."""
+    found = {"train": Split.of([])}
+    for camera, (name, folder) in enumerate({"query": "occluded_body_images", "gallery": "whole_body_images"}.items()):
+        rows = []
+        for file in sorted((root / folder).rglob("*")):
+            if file.suffix.lower() in IMAGES:
+                if not re.fullmatch(r"\d{1,8}_.*", file.stem):
+                    raise UserError(f"{file}: file name does not parse; expected IDENTITY_NUMBER, as 001_01")
+                rows.append((file, int(file.stem.split("_")[0]), camera))
+        if not rows:
+            raise UserError(f"data: {root / folder}: no images; expected files such as 001/001_01.tif")
+        found[name] = Split.of(rows)
+    return found
+
+
+def read_manifest(file: Path) -> dict[str, Split]:
+    """A CSV file with the columns path (from the file's folder), identity, camera, split (train, query, gallery).
+
+    Identities and cameras are any words; an empty identity is a distractor, -1 is junk.
+    """
+    rows: dict[str, list[tuple[Path, int, int]]] = {name: [] for name in SPLITS}
+    identities, cameras = {"": 0}, dict[str, int]()
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            if missing := [name for name in COLUMNS if name not in (lines.fieldnames or ())]:
+                found = ", ".join(lines.fieldnames or ()) or "nothing"
+                raise UserError(f"{file}: column {missing[0]} is missing, found {found}, expected {', '.join(COLUMNS)}")
+            for line in lines:
+                path, who, where, split = ((line[name] or "").strip() for name in COLUMNS)
+                if not path or not where or split not in rows or (split != "gallery" and not who):
+                    expected = "path, identity, camera, and train, query or gallery"
+                    raise UserError(f"{file}: line {lines.line_num}: found {dict(line)}, expected {expected}")
+                if who == "-1":
+                    continue
+                pid = identities.setdefault(who, len(identities))
+                rows[split].append((file.parent / path, pid, cameras.setdefault(where, len(cameras))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: not readable as CSV ({error})") from error
+    return {name: Split.of(found) for name, found in rows.items()}
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "market": Layout(
+        tuple(MARKET.values()),
+        lambda root: read_named(root, MARKET),
+        "bounding_box_train, query and bounding_box_test (Market-1501, DukeMTMC-reID, CUHK03-NP, Occluded-Duke)",
+    ),
+    "veri": Layout(
+        tuple(VERI.values()), lambda root: read_named(root, VERI), "image_train, image_query and image_test (VeRi-776)"
+    ),
+    "msmt17_v1": Layout(
+        ("train", "test", "list_train.txt"),
+        lambda root: read_msmt17(root, "train", "test"),
+        "train, test and list_*.txt (MSMT17 v1)",
+    ),
+    "msmt17_v2": Layout(
+        ("mask_train_v2", "mask_test_v2", "list_train.txt"),
+        lambda root: read_msmt17(root, "mask_train_v2", "mask_test_v2"),
+        "mask_train_v2, mask_test_v2 and list_*.txt (MSMT17 v2)",
+    ),
+    "occluded_reid": Layout(
+        ("occluded_body_images", "whole_body_images"),
+        read_occluded_reid,
+        "occluded_body_images and whole_body_images (Occluded-REID)",
+    ),
+}
+
+
+def detect(root: Path) -> Layout:
+    """The layout below a root.
+
+    Raises:
+        UserError: none of them, saying which is nearest or which there are.
+    """
+    if not root.is_dir():
+        raise UserError(f"data: {root}: no such folder")
+    present = {name: [mark for mark in layout.marks if (root / mark).exists()] for name, layout in LAYOUTS.items()}
+    for name, layout in LAYOUTS.items():
+        if len(present[name]) == len(layout.marks):
+            return layout
+    best = max(present, key=lambda name: len(present[name]))
+    if present[best]:
+        absent = next(mark for mark in LAYOUTS[best].marks if mark not in present[best])
+        raise UserError(f"data: {root / absent}: no such file or folder; expected {LAYOUTS[best].hint}")
+    hints = "; ".join(layout.hint for layout in LAYOUTS.values())
+    raise UserError(f"data: {root}: no known layout; expected a CSV manifest, or a folder with {hints}")
+
+
+def read_one(root: Path) -> ReIDData:
+    """One data set, whatever its layout: a folder, or a CSV manifest."""
+    if root.suffix.lower() == ".csv":
+        return ReIDData(root.stem, "manifest", **read_manifest(root))
+    layout = detect(root)
+    name = next(name for name, known in LAYOUTS.items() if known is layout)
+    return ReIDData(root.resolve().name, name, **layout.read(root))
+
+
+def load_data(data: str | Path, test_on: str | None = None, for_training: bool = True) -> ReIDData:
+    """The data sets of `--data` and `--test_on`.
+
+    Args:
+        data: a folder or CSV manifest, or several with commas between: train on all of them.
+        test_on: take query and gallery from this one.
+        for_training: refuse sets that nothing can be trained on.
+
+    Raises:
+        UserError: nothing there, an unknown layout, a name or line that does not parse, one identity or none.
+    """
+    text = str(data)
+    names = [text] if Path(text).exists() else text.split(",")
+    parts = [read_one(Path(name)) for name in names]
+    if len(parts) > 1 and test_on is None:
+        raise UserError(f"data: found {len(parts)} data sets; say which to test on: --test_on ROOT")
+    found = parts[0]
+    if test_on is not None:
+        tested = read_one(Path(test_on))
+        name = f"{'+'.join(part.name for part in parts)}>{tested.name}"
+        found = ReIDData(name, "several", chained([part.train for part in parts]), tested.query, tested.gallery)
+    if for_training and len(np.unique(found.train.pids)) < 2:
+        count = len(np.unique(found.train.pids))
+        raise UserError(f"data: {data}: found {count} training identities, training needs at least two")
+    return found

@@ -1,0 +1,153 @@
+"""The images of a data set with who is in them and which camera took them, and what can be done to the lists."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnas.data.hashes import content_hashes
+from dnas.errors import UserError
+
+SPLITS = ("train", "query", "gallery")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with who (identity, `pids`; 0 is a distractor) and where (camera, `camids`), one entry per image.
+
+    Args:
+        whole: the list that this is a part of, if it is one: images are decoded once for all of its parts.
+        rows: which images of the whole.
+    """
+
+    files: tuple[Path, ...]
+    pids: NDArray[np.int64]
+    camids: NDArray[np.int64]
+    whole: Split | None = None
+    rows: NDArray[np.int64] | None = None
+
+    @staticmethod
+    def of(rows: Sequence[tuple[Path, int, int]]) -> Split:
+        """From (file, identity, camera) of every image."""
+        pids, camids = (np.array([row[k] for row in rows], np.int64) for k in (1, 2))
+        return Split(tuple(row[0] for row in rows), pids, camids)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def identities(self) -> int:
+        """How many, distractors left out."""
+        return len(np.unique(self.pids[self.pids != 0]))
+
+    @property
+    def cameras(self) -> int:
+        return len(np.unique(self.camids))
+
+    def subset(self, keep: NDArray[np.bool_]) -> Split:
+        files = tuple(file for file, kept in zip(self.files, keep, strict=True) if kept)
+        rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
+        return Split(files, self.pids[keep], self.camids[keep], self.whole or self, rows)
+
+
+def together(query: Split, gallery: Split) -> Split:
+    """Query and gallery as one list, with the same identities and cameras: decoded together."""
+    pids, camids = np.concatenate([query.pids, gallery.pids]), np.concatenate([query.camids, gallery.camids])
+    return Split((*query.files, *gallery.files), pids, camids)
+
+
+def chained(splits: Sequence[Split]) -> Split:
+    """Several lists as one; every list keeps identities and cameras of its own, distractors stay distractors."""
+    if len(splits) == 1:
+        return splits[0]
+    pids, camids, last_pid, last_camid = [], [], 0, 0
+    for split in splits:
+        pids.append(np.where(split.pids != 0, split.pids + last_pid, 0))
+        camids.append(split.camids + last_camid)
+        last_pid, last_camid = int(pids[-1].max(initial=0)), int(camids[-1].max(initial=0)) + 1
+    files = tuple(file for split in splits for file in split.files)
+    return Split(files, np.concatenate(pids), np.concatenate(camids))
+
+
+@dataclass(frozen=True)
+class ReIDData:
+    """Training, query and gallery images of one data set.
+
+    Args:
+        layout: how it was read: a key of `dnas.data.layouts.LAYOUTS`, or `several`.
+    """
+
+    name: str
+    layout: str
+    train: Split
+    query: Split
+    gallery: Split
+
+    def splits(self) -> dict[str, Split]:
+        return {name: getattr(self, name) for name in SPLITS}
+
+    def fingerprint(self) -> dict[str, object]:
+        """Counts, and a SHA-256 over names, labels, sizes and contents of every image, in their order."""
+        digest = hashlib.sha256()
+        counts: dict[str, dict[str, int]] = {}
+        for name, split in self.splits().items():
+            hashes = content_hashes(split.files)
+            for file, pid, camid, content in zip(split.files, split.pids, split.camids, hashes, strict=True):
+                digest.update(f"{name}/{file.name}:{pid}:{camid}:".encode())
+                digest.update(content)
+            counts[name] = {"images": len(split), "identities": split.identities, "cameras": split.cameras}
+        return {"name": self.name, "sha256": digest.hexdigest(), **counts}
+
+
+def check_matches(query: Split, gallery: Split, name: str) -> None:
+    """Refuse, before any training, images that no query of which has a match in another camera.
+
+    Raises:
+        UserError: naming the set.
+    """
+    pairs = {(int(pid), int(camid)) for pid, camid in zip(gallery.pids, gallery.camids, strict=True)}
+    cameras: dict[int, set[int]] = {}
+    for pid, camid in pairs:
+        cameras.setdefault(pid, set()).add(camid)
+    seen = set(zip(query.pids.tolist(), query.camids.tolist(), strict=True))
+    if not any(cameras.get(pid, set()) - {camid} for pid, camid in seen):
+        raise UserError(
+            f"data: {name}: no image has a match of its identity in another camera, so nothing can be ranked"
+        )
+
+
+def hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Set identities aside: (the rest, the held-out ones). At least two are held out if `share` > 0.
+
+    Raises:
+        UserError: too few identities to leave two on each side.
+    """
+    pids = np.unique(train.pids)
+    count = max(2, round(share * len(pids))) if share > 0 else 0
+    if len(pids) - count < 2:
+        raise UserError(f"holdout: {share} of {len(pids)} identities leaves fewer than two to train on")
+    chosen = np.random.default_rng([seed, 1]).choice(pids, count, replace=False)
+    held = np.isin(train.pids, chosen)
+    return train.subset(~held), train.subset(held)
+
+
+def split_images(train: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Split the images of every identity: (1 - share, share). An identity with one image is in both.
+
+    Every identity keeps at least one image on each side, so that both know all classes.
+    """
+    order = np.random.default_rng([seed, 2]).permutation(len(train))
+    by_pid = order[np.argsort(train.pids[order], kind="stable")]
+    _, start, count = np.unique(train.pids[by_pid], return_index=True, return_counts=True)
+    rank = np.arange(len(train)) - np.repeat(start, count)  # of an image among those of its identity
+    taken = np.clip(np.round(share * count), 1, np.maximum(count - 1, 1))
+    second = rank < np.repeat(taken, count)
+    first = ~second | (np.repeat(count, count) == 1)
+    in_first, in_second = np.zeros(len(train), bool), np.zeros(len(train), bool)
+    in_first[by_pid], in_second[by_pid] = first, second
+    return train.subset(in_first), train.subset(in_second)

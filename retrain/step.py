@@ -1,0 +1,95 @@
+"""One step of training: precision, accumulated gradients, clipping, moving averages, several processes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dnas.errors import UserError
+from dnas.loss.objective import Objective
+from dnas.nn.reid_net import Output, ReIDNet
+from dnas.run import distributed
+from dnas.run.schedules import OptimConfig, make_optimiser
+from retrain.config import TrainConfig
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stepper:
+    """The network with everything that changes it."""
+
+    def __init__(self, net: ReIDNet, objective: Objective, optim: OptimConfig, config: TrainConfig) -> None:
+        self.config, self.optim, self.net, self.objective = config, optim, net, objective
+        self.device = next(net.parameters()).device
+        if config.amp == "fp16" and self.device.type != "cuda":
+            raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: off, bf16 (fp16 needs cuda)")
+        self.optimiser = make_optimiser(net.parameters(), optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        # the buffers are averaged too: the statistics of batch norms belong to the averaged weights
+        self.ema = (
+            AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
+        )
+        self.run: nn.Module = net
+        if distributed.active():
+            ids = [self.device] if self.device.type == "cuda" else None
+            self.run = DistributedDataParallel(net, ids, broadcast_buffers=False)
+        if config.compile:
+            self.run = torch.compile(self.run)  # type: ignore[assignment]
+        self.waiting = 0
+
+    @property
+    def final(self) -> ReIDNet:
+        """What is evaluated: the moving average, if there is one."""
+        if self.ema is None:
+            return self.net
+        assert isinstance(self.ema.module, ReIDNet)
+        return self.ema.module
+
+    def __call__(self, inputs: Tensor, labels: Tensor, at: float, last: bool) -> dict[str, Tensor]:
+        """Forward, backward, and, if enough batches have come, a step of the optimiser. Returns the loss terms.
+
+        Args:
+            at: epochs done so far, fractions included.
+            last: the last batch of its epoch: what has come is enough.
+        """
+        self.waiting += 1
+        due = last or self.waiting == self.config.accumulate
+        with self._alone(due):
+            with torch.autocast(self.device.type, HALF.get(self.config.amp), enabled=self.config.amp != "off"):
+                output: Output = self.run(inputs)
+            terms: dict[str, Tensor] = self.objective(output, labels, at / self.optim.epochs)
+            loss = sum(terms.values(), torch.zeros((), device=self.device)) / self.config.accumulate
+            self.scaler.scale(loss * distributed.world()).backward()
+        if due:
+            self._update(at)
+        return terms
+
+    def _alone(self, due: bool) -> AbstractContextManager[None]:
+        """Gradients of the ranks are added once for all accumulated batches."""
+        if isinstance(self.run, DistributedDataParallel) and not due:
+            return self.run.no_sync()
+        return nullcontext()
+
+    def _update(self, at: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.optim.lr_at(at)
+        if self.config.clip > 0:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.waiting = 0
+        if self.ema is not None:
+            self.ema.update_parameters(self.net)
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, each with `state_dict` and `load_state_dict`."""
+        found: dict[str, Any] = {"net": self.net, "objective": self.objective, "optimiser": self.optimiser}
+        found |= {"scaler": self.scaler} if self.scaler.is_enabled() else {}
+        return found | ({"ema": self.ema} if self.ema is not None else {})
