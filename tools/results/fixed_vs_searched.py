@@ -1,0 +1,109 @@
+"""Fixed backbones, cut to a budget, against searched networks (docs/results/fixed-vs-searched.md).
+
+    python tools/results/fixed_vs_searched.py ROOT OUT --size 64 64 --budgets 14M 25M [--letters] [--workers 2]
+
+For every budget: 3 searches (seeds 0 to 2) and their retrainings; and each fixed backbone at the largest width within the
+budget, retrained with the same recipe and seeds. A fixed backbone comes with its own stem or with one for small images,
+whichever is better on held-out training identities (one seed). Query and gallery are looked at once, by the runs that
+are reported. Finished runs are not run again. Then: the tables, and OUT/BUDGET.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from search import dnas
+
+from dnas.errors import UserError
+from dnas.nn.backbones import backbone
+from dnas.run.folder import RunFolder
+from dnas.search.config import BudgetConfig
+from dnas.space.spec import image
+
+SEEDS = (0, 1, 2)
+FIXED = ("resnet18", "mobilenet_v2", "osnet_x1_0", "vit_tiny_16")
+WIDTHS = [step / 80 for step in range(4, 161)]
+RECIPE = ["--optim.lr", "0.003"]
+
+
+def cut(name: str, small: bool, size: tuple[int, int], budget: float) -> list[str] | None:
+    """The backbone at its largest width within the budget, as options; none if there is none."""
+    fitting = []
+    for width in WIDTHS:
+        try:
+            macs = backbone(name, width, small).cost(image(*size)).macs.value
+        except UserError:  # images too small for it
+            continue
+        if macs <= budget:
+            fitting.append((macs, width))
+    if not fitting:
+        return None
+    width = max(fitting)[1]
+    return ["--backbone", name, "--backbone_width", str(width), "--backbone_small", str(small).lower()]
+
+
+def run(options: argparse.Namespace) -> None:
+    size = tuple(options.size)
+    common = ["--data", options.root, "--device", "cpu", "--input.height", str(size[0]), "--input.width", str(size[1])]
+    common += ["--input.flip", "0"] if options.letters else []
+    retrain = [*common, *RECIPE, "--optim.epochs", str(options.epochs[1])]
+    search = [*common, *RECIPE, "--optim.epochs", str(options.epochs[0]), "--space", options.space]
+
+    def searched(budget: str, seed: int) -> None:
+        out = Path(options.out) / budget
+        dnas("search", out / f"search-{seed}", "cost.json", [*search, "--budget.macs", budget, "--seed", str(seed)])
+        words = [*retrain, "--seed", str(seed), "--genotype", str(out / f"search-{seed}")]
+        dnas("retrain", out / f"searched-{seed}", "summary.json", words)
+
+    def fixed(budget: str, name: str) -> None:
+        out, limit = Path(options.out) / budget, BudgetConfig(macs=budget).limit
+        assert limit is not None
+        found = []
+        for small in (False, True):
+            words = cut(name, small, size, limit)
+            if words:
+                trial = out / "trials" / f"{name}-{'small' if small else 'own'}"
+                dnas("retrain", trial, "summary.json", [*retrain, *words, "--holdout", "0.2", "--test", "false"])
+                found.append((RunFolder(trial).json("summary.json")["held_out"]["mAP"], words))
+        if found:
+            best = max(found)[1]
+            for seed in SEEDS:
+                dnas("retrain", out / f"{name}-{seed}", "summary.json", [*retrain, *best, "--seed", str(seed)])
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        jobs = [pool.submit(searched, budget, seed) for budget in options.budgets for seed in SEEDS]
+        jobs += [pool.submit(fixed, budget, name) for budget in options.budgets for name in FIXED]
+        for job in jobs:
+            job.result()
+
+
+def report(options: argparse.Namespace) -> None:
+    """`dnas compare` of the runs of each budget."""
+    for budget in options.budgets:
+        out = Path(options.out) / budget
+        runs = sorted(str(file.parent) for file in out.glob("*-[0-9]/summary.json"))
+        words = [sys.executable, "-m", "dnas.cli", "compare", *runs, "-o", f"{out}.png"]
+        subprocess.run([*words, "--table", f"{out}.md", "--group", "backbone"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("root")
+    parser.add_argument("out")
+    parser.add_argument("--size", type=int, nargs=2, required=True, help="height and width of the images")
+    parser.add_argument("--budgets", nargs="+", required=True, help="MACs, such as 14M")
+    parser.add_argument("--space", default="tiny_reid")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
+    parser.add_argument("--letters", action="store_true", help="do not mirror images")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    run(options)
+    report(options)
+
+
+if __name__ == "__main__":
+    main()
