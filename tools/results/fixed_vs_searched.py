@@ -2,10 +2,10 @@
 
     python tools/results/fixed_vs_searched.py ROOT OUT --size 64 64 --budgets 14M 25M [--letters] [--workers 2]
 
-For every budget: 3 searches (seeds 0 to 2) and their retrainings; and each fixed backbone at the largest width within the
-budget, retrained with the same recipe and seeds. A fixed backbone comes with its own stem or with one for small images,
-whichever is better on held-out training identities (one seed). Query and gallery are looked at once, by the runs that
-are reported. Finished runs are not run again. Then: the tables, and OUT/BUDGET.png.
+For every budget: 3 searches (seeds 0 to 2) and their retrainings; and each fixed backbone at the largest width within
+the budget, retrained with the same recipe and seeds. A fixed backbone comes with its own stem or with one for small
+images, whichever is better on held-out training identities (one seed). Query and gallery are looked at once, by the
+runs that are reported. Finished runs are not run again. Then: the tables, and OUT/BUDGET.png.
 """
 
 from __future__ import annotations
