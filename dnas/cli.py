@@ -19,6 +19,8 @@ from dnas.errors import UserError, check_range
 from dnas.run.progress import console, errors
 
 SHOW = "Draw a network as a graph."
+DATA = "Check and make data sets."
+CHECK = "Check a data set before anything trains on it: counts, unreadable and duplicate images, the protocol."
 PROBE = "Measure the information bottleneck of a trained network, on training and on unseen identities."
 LATENCY = "Measure the operations of a space on this device: the table for --budget.latency."
 COMPARE = "Compare finished retrainings: one table, and a picture of accuracy over cost."
@@ -85,6 +87,30 @@ def _synth(config: Any) -> None:
         f"wrote {sum(counts.values())} images to {config.out}: "
         + ", ".join(f"{name} {n}" for name, n in counts.items())
     )
+
+
+def _check(config: Any) -> None:
+    from rich.table import Table
+
+    from dnas.data.check import PRIVACY, check, rows
+    from dnas.data.layouts import load_data
+
+    data = load_data(config.root, for_training=False)
+    summary, findings = check(data)
+    beside = f"{summary['looks_like']}: images / identities" if summary["looks_like"] else "published"
+    table = Table("split", "images", "identities", "cameras", beside)
+    for row in rows(data, summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"layout {summary['layout']}; {summary['sizes']}")
+    console.print(f"fingerprint {summary['fingerprint']['sha256']}")
+    for finding in findings:
+        console.print(f"{finding.kind}: {finding.text}", markup=False, soft_wrap=True)
+    console.print(PRIVACY)
+    if config.json:
+        print(json.dumps({**summary, "findings": [vars(finding) for finding in findings]}))
+    if problems := [finding for finding in findings if finding.kind == "problem"]:
+        raise UserError(f"data: {config.root}: {len(problems)} problems, listed above")
 
 
 def _show(config: Namespace) -> None:
@@ -182,17 +208,20 @@ def _parser() -> Parser:
     latency.add_argument("--rounds", type=int, default=20, help="measurements of every operation")
     latency.add_argument("-o", "--output", type=str, default="latency.json", help="table to write")
     verbs.add_subcommand("latency", latency, help=LATENCY)
-    data = Parser(description="Make data sets.")
-    verbs.add_subcommand("data", data, help="Make data sets.")
+    data = Parser(description=DATA)
+    verbs.add_subcommand("data", data, help=DATA)
     synth = Parser(description=_first_line(SynthConfig))
     synth.add_argument("out", type=str, help="folder to write; it must not exist, or be empty")
     synth.add_argument(
         "--occluded", action="store_true", help="every query is occluded (the protocol of Occluded-REID)"
     )
     synth.add_class_arguments(SynthConfig, skip={"out", "occluded"})
-    data.add_subcommands(dest="action").add_subcommand(
-        "synth", synth, help="synthetic pedestrians in the layout of Market-1501"
-    )
+    check = Parser(description=CHECK)
+    check.add_argument("root", type=str, help="folder of a data set, or a CSV manifest")
+    check.add_argument("--json", action="store_true", help="print everything as one line of JSON, last")
+    actions = data.add_subcommands(dest="action")
+    actions.add_subcommand("synth", synth, help="synthetic pedestrians in the layout of Market-1501")
+    actions.add_subcommand("check", check, help=CHECK)
     return parser
 
 
@@ -224,6 +253,8 @@ def _run(arguments: Sequence[str]) -> None:
         kind, run = runs[verb]
         built = parser.instantiate(parsed)[verb]
         run(kind(**{name: built[name] for name in kind.__dataclass_fields__}))  # type: ignore[attr-defined]
+    elif verb == "data" and chosen.action == "check":
+        _check(chosen.check)
     elif verb == "data":
         synth = chosen[chosen.action]
         _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))

@@ -104,18 +104,26 @@ class ReIDData:
         return {"name": self.name, "sha256": digest.hexdigest(), **counts}
 
 
+def matched(query: Split, gallery: Split) -> NDArray[np.bool_]:
+    """Whether each query has an image of its identity from another camera in the gallery."""
+    pids, camids = gallery.pids, gallery.camids
+    order = np.lexsort((camids, pids))
+    known, first, count = np.unique(pids[order], return_index=True, return_counts=True)
+    lowest, highest = camids[order][first], camids[order][first + count - 1]
+    place = np.searchsorted(known, query.pids).clip(max=max(len(known) - 1, 0))
+    if not len(known):
+        return np.zeros(len(query), bool)
+    there: NDArray[np.bool_] = known[place] == query.pids
+    return there & ((lowest[place] != query.camids) | (highest[place] != query.camids))
+
+
 def check_matches(query: Split, gallery: Split, name: str) -> None:
     """Refuse, before any training, images that no query of which has a match in another camera.
 
     Raises:
         UserError: naming the set.
     """
-    pairs = {(int(pid), int(camid)) for pid, camid in zip(gallery.pids, gallery.camids, strict=True)}
-    cameras: dict[int, set[int]] = {}
-    for pid, camid in pairs:
-        cameras.setdefault(pid, set()).add(camid)
-    seen = set(zip(query.pids.tolist(), query.camids.tolist(), strict=True))
-    if not any(cameras.get(pid, set()) - {camid} for pid, camid in seen):
+    if not matched(query, gallery).any():
         raise UserError(
             f"data: {name}: no image has a match of its identity in another camera, so nothing can be ranked"
         )

@@ -1,0 +1,189 @@
+"""What is wrong with a data set, before anything trains on it; and how it compares with what was published.
+
+Published counts: the papers and pages of the sets' authors; junk (-1) and distractors (0) are no identities. Training
+on MSMT17 is on list_train and list_val together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dnas.data.hashes import content_hashes
+from dnas.data.splits import SPLITS, ReIDData, matched
+
+Counts = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(images, identities) of train, query and gallery."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set as its authors describe it; `note`: what a user should know before using it."""
+
+    layout: str
+    counts: Counts
+    cameras: int
+    note: str = ""
+
+
+WITHDRAWN = (
+    "withdrawn by its authors in 2019: the people in it were recorded without their consent; do not use it for new work"
+)
+PUBLISHED: Mapping[str, Published] = {
+    "Market-1501": Published("market", ((12936, 751), (3368, 750), (15913, 750)), 6),
+    "DukeMTMC-reID": Published("market", ((16522, 702), (2228, 702), (17661, 1110)), 8, WITHDRAWN),
+    "Occluded-Duke": Published("market", ((15618, 702), (2210, 519), (17661, 1110)), 8, WITHDRAWN),
+    "CUHK03-NP, labelled": Published("market", ((7368, 767), (1400, 700), (5328, 700)), 2),
+    "CUHK03-NP, detected": Published("market", ((7365, 767), (1400, 700), (5332, 700)), 2),
+    "MSMT17 v1": Published(
+        "msmt17_v1",
+        ((32621, 1041), (11659, 3060), (82161, 3060)),
+        15,
+        "the first version is no longer given out by its authors; the second one has faces masked",
+    ),
+    "MSMT17 v2": Published("msmt17_v2", ((32621, 1041), (11659, 3060), (82161, 3060)), 15),
+    "Occluded-REID": Published("occluded_reid", ((0, 0), (1000, 200), (1000, 200)), 2),
+    "VeRi-776": Published("veri", ((37778, 576), (1678, 200), (11579, 200)), 20),
+}
+PRIVACY = (
+    "Pictures of people (or number plates) are personal data: use a set whose people agreed, for what they agreed to."
+)
+SHOWN = 5
+"""Names listed for each finding."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a data set: a `problem` makes training or testing wrong, a `remark` may be meant."""
+
+    kind: str
+    text: str
+
+
+def published_name(data: ReIDData) -> str | None:
+    """Which published set this seems to be: of its layout, with as many training (or query) images, within 5 %."""
+    best: tuple[float, str] | None = None
+    for name, known in PUBLISHED.items():
+        if known.layout == data.layout:
+            number = 0 if known.counts[0][0] else 1
+            images = len(getattr(data, SPLITS[number]))
+            off = abs(images / known.counts[number][0] - 1)
+            if off < 0.05 and (best is None or off < best[0]):
+                best = (off, name)
+    return best[1] if best else None
+
+
+def check(data: ReIDData) -> tuple[dict[str, Any], list[Finding]]:
+    """A summary (counts, sizes, published counts, fingerprint) and everything that was found."""
+    findings = list(_unreadable_and_sizes(data))
+    sizes = [found for found in findings if found.kind == "sizes"]
+    findings = [found for found in findings if found.kind != "sizes"]
+    if not any(finding.text.startswith("unreadable") for finding in findings):
+        findings += _duplicates(data)
+    findings += _protocol(data)
+    name = published_name(data)
+    summary: dict[str, Any] = {"layout": data.layout, "looks_like": name, "sizes": sizes[0].text if sizes else "none"}
+    summary["fingerprint"] = data.fingerprint()
+    if name:
+        known = PUBLISHED[name]
+        summary["published"] = dict(zip(SPLITS, known.counts, strict=True))
+        if known.note:
+            findings.append(Finding("remark", f"{name}: {known.note}"))
+    return summary, findings
+
+
+def _unreadable_and_sizes(data: ReIDData) -> Iterable[Finding]:
+    """Decode every image: which cannot be, and how large the others are."""
+    files = [file for split in data.splits().values() for file in split.files]
+
+    def one(file: Path) -> tuple[int, int] | str:
+        try:
+            with Image.open(file) as picture:
+                picture.convert("RGB")
+                return picture.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(one, files))
+    wrong = [f"{file} ({result})" for file, result in zip(files, results, strict=True) if isinstance(result, str)]
+    if wrong:
+        yield Finding("problem", f"unreadable: {_listed(wrong)}")
+    sizes = np.array([result for result in results if not isinstance(result, str)]).reshape(-1, 2)
+    if len(sizes):
+        low, middle, high = (np.quantile(sizes, q, axis=0).astype(int) for q in (0, 0.5, 1))
+        text = ", ".join(
+            f"{name} {w} x {h}" for name, (w, h) in (("smallest", low), ("median", middle), ("largest", high))
+        )
+        yield Finding("sizes", f"width x height in pixels: {text}")
+        if min(low) < 16:
+            yield Finding("remark", f"images of fewer than 16 pixels: {int((sizes.min(1) < 16).sum())}")
+
+
+def _duplicates(data: ReIDData) -> Iterable[Finding]:
+    """Files with the same bytes: between training and test they leak, under two identities one label is wrong."""
+    seen: dict[bytes, tuple[str, Path, int]] = {}
+    between, labels, within = [], [], []
+    for name, split in data.splits().items():
+        for file, pid, content in zip(split.files, split.pids.tolist(), content_hashes(split.files), strict=True):
+            where, first, first_pid = seen.setdefault(content, (name, file, pid))
+            if first is file:
+                continue
+            pair = f"{first} and {file}"
+            if "train" in (where, name) and where != name:
+                between.append(pair)
+            elif first_pid != pid:
+                labels.append(pair)
+            else:
+                within.append(pair)
+    if between:
+        yield Finding("problem", f"the same image in training and test: {_listed(between)}")
+    if labels:
+        yield Finding("problem", f"the same image under two identities: {_listed(labels)}")
+    if within:
+        yield Finding("remark", f"the same image twice: {_listed(within)}")
+
+
+def _protocol(data: ReIDData) -> Iterable[Finding]:
+    """Identities on both sides, queries that nothing can answer, one camera, identities with one image."""
+    real = {name: set(split.pids[split.pids != 0].tolist()) for name, split in data.splits().items()}
+    if both := real["train"] & (real["query"] | real["gallery"]):
+        yield Finding("problem", f"identities in training and test: {_listed([str(pid) for pid in sorted(both)])}")
+    if len(data.query):
+        answered = matched(data.query, data.gallery)
+        if not answered.any():
+            yield Finding("problem", "no query has a match of its identity in another camera")
+        elif not answered.all():
+            names = [file.name for file, good in zip(data.query.files, answered, strict=True) if not good]
+            yield Finding("remark", f"queries without a match in another camera (they do not count): {_listed(names)}")
+    else:
+        yield Finding("remark", "no query images: it can be trained on, and tested on another set (--test_on)")
+    if not len(data.train):
+        yield Finding("remark", "no training images: it can be tested on (--test_on)")
+        return
+    if data.train.cameras == 1:
+        yield Finding("remark", "training images of one camera: nothing across cameras can be learnt")
+    pids, counts = np.unique(data.train.pids, return_counts=True)
+    if single := [str(pid) for pid in pids[counts == 1]]:
+        yield Finding("remark", f"training identities with one image: {_listed(single)}")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return f"{len(names)} ({shown}{', ...' if len(names) > SHOWN else ''})"
+
+
+def rows(data: ReIDData, summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The table: images, identities and cameras of every split, with the published counts."""
+    found = []
+    for name, split in data.splits().items():
+        published = summary.get("published", {}).get(name)
+        beside = f"{published[0]:,} / {published[1]:,}" if published else "-"
+        found.append((name, f"{len(split):,}", f"{split.identities:,}", str(split.cameras), beside))
+    return found

@@ -1,0 +1,222 @@
+"""Every published layout, written small by the test itself; manifests; and what `dnas data check` finds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnas.cli import main
+from dnas.data.check import PUBLISHED, check, published_name
+from dnas.data.layouts import load_data, read_one
+from dnas.data.splits import ReIDData, Split
+from dnas.errors import UserError
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a small image of noise, each another one."""
+    rng = np.random.default_rng(0)
+
+    def one(name: str) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 16, 3), np.uint8)).save(file)
+        return file
+
+    return one
+
+
+def found(data: ReIDData) -> dict[str, list[tuple[int, int]]]:
+    return {name: list(zip(s.pids.tolist(), s.camids.tolist(), strict=True)) for name, s in data.splits().items()}
+
+
+@pytest.mark.parametrize(
+    ("layout", "folders", "names"),
+    [
+        # train, query and gallery of each, as their authors name them
+        ("market", "market", ("0002_c1s1_000451_03.jpg", "0001_c1s1_001051_00.jpg", "0000_c6s3_094992_00.jpg")),
+        ("market", "market", ("0002_c1_f0044158.jpg", "0001_c2_f0046158.jpg", "0000_c6_f0057172.jpg")),  # Duke
+        ("market", "market", ("0002_c1_1.png", "0001_c2_6.png", "0000_c6_1.png")),  # CUHK03-NP
+        ("veri", "veri", ("0002_c001_00016450_0.jpg", "0001_c002_00030600_0.jpg", "0000_c006_00081190_0.jpg")),
+    ],
+)
+def test_named_layouts(layout: str, folders: str, names: tuple[str, str, str], write: Write, tmp_path: Path) -> None:
+    where = {
+        "market": ("bounding_box_train", "query", "bounding_box_test"),
+        "veri": ("image_train", "image_query", "image_test"),
+    }[folders]
+    for folder, name in zip(where, names, strict=True):
+        write(f"{folder}/{name}")
+    write(f"{where[0]}/{names[0].replace('0002', '0003')}")
+    (tmp_path / where[2] / "Thumbs.db").write_bytes(b"")
+    data = load_data(tmp_path)
+    assert data.layout == layout
+    assert found(data)["train"] == [(2, 1), (3, 1)]
+    assert found(data)["query"][0][0] == 1
+    assert found(data)["gallery"] == [(0, 6)]
+    assert data.gallery.identities == 0  # a distractor
+
+
+@pytest.mark.parametrize(
+    ("version", "train", "test"), [("v1", "train", "test"), ("v2", "mask_train_v2", "mask_test_v2")]
+)
+def test_msmt17_versions_are_told_apart(version: str, train: str, test: str, write: Write, tmp_path: Path) -> None:
+    lists = {"train": (train, 0, 1), "val": (train, 0, 7), "query": (test, 0, 3), "gallery": (test, 0, 12)}
+    for name, (folder, pid, camera) in lists.items():
+        image = f"{pid:04d}/{pid:04d}_000_{camera:02d}_0303morning_0008_0.jpg"
+        write(f"{folder}/{image}")
+        second = f"0001/0001_000_{camera:02d}_0303noon_0008_0.jpg"
+        write(f"{folder}/{second}")
+        (tmp_path / f"list_{name}.txt").write_text(f"{image} 0\n{second} 1\n")
+    data = load_data(tmp_path)
+    assert data.layout == f"msmt17_{version}"
+    assert found(data)["train"] == [(1, 1), (2, 1), (1, 7), (2, 7)]
+    assert found(data)["query"] == [
+        (3, 3),
+        (4, 3),
+    ]  # identity 0 of the test is another person than that of the training
+    assert found(data)["gallery"] == [(3, 12), (4, 12)]
+    assert all(file.is_file() for split in data.splits().values() for file in split.files)
+    (tmp_path / "list_val.txt").write_text("someone.jpg\n")
+    with pytest.raises(UserError, match=r"list_val.txt: line 1: found 'someone.jpg', expected 0000/0000_000_01"):
+        load_data(tmp_path)
+    (tmp_path / "list_val.txt").unlink()
+    with pytest.raises(UserError, match=r"list_val.txt: no such file; expected list_train"):
+        load_data(tmp_path)
+
+
+def test_occluded_reid_is_for_testing(write: Write, tmp_path: Path) -> None:
+    for pid in (1, 2):
+        write(f"occluded_body_images/{pid:03d}/{pid:03d}_01.tif")
+        write(f"whole_body_images/{pid:03d}/{pid:03d}_05.tif")
+    with pytest.raises(UserError, match="found 0 training identities"):
+        load_data(tmp_path)
+    data = load_data(tmp_path, for_training=False)
+    assert found(data) == {"train": [], "query": [(1, 0), (2, 0)], "gallery": [(1, 1), (2, 1)]}
+    assert not [finding for finding in check(data)[1] if finding.kind == "problem"]
+    (tmp_path / "whole_body_images/001/someone.tif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"someone.tif: file name does not parse; expected IDENTITY_NUMBER"):
+        load_data(tmp_path)
+
+
+def test_no_known_layout(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no known layout; expected a CSV manifest, or a folder with bounding_box_train"
+    ):
+        load_data(tmp_path)
+
+
+def manifest(tmp_path: Path, write: Write, rows: list[str], header: str = "path,identity,camera,split") -> Path:
+    for row in rows:
+        if row.split(",")[0].endswith(".jpg"):
+            write(row.split(",")[0])
+    file = tmp_path / "cows.csv"
+    file.write_text("\n".join([header, *rows]) + "\n")
+    return file
+
+
+ROWS = [
+    "a/1.jpg,Daisy,barn,train",
+    "a/2.jpg,Bella,barn,train",
+    "a/3.jpg,Molly,field 2,query",
+    "a/4.jpg,Molly,barn,gallery",
+    "a/5.jpg,,barn,gallery",
+    "a/6.jpg,-1,barn,gallery",
+]
+
+
+def test_manifest(tmp_path: Path, write: Write) -> None:
+    data = load_data(manifest(tmp_path, write, ROWS))
+    assert data.name == "cows"
+    assert found(data) == {"train": [(1, 0), (2, 0)], "query": [(3, 1)], "gallery": [(3, 0), (0, 0)]}
+    relabelled = [*ROWS[:1], "a/2.jpg,Bessie,field 2,train", *ROWS[2:]]
+    same_files = tmp_path / "others.csv"
+    same_files.write_text("\n".join(["path,identity,camera,split", *relabelled]))
+    assert load_data(same_files).fingerprint()["sha256"] != data.fingerprint()["sha256"]  # labels count
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (ROWS, "path,id,camera,split", "column identity is missing, found path, id, camera, split, expected path"),
+        ([*ROWS, "a/7.jpg,Daisy,barn,test"], "path,identity,camera,split", "line 8: found"),
+        (["a/1.jpg,,barn,train"], "path,identity,camera,split", "line 2: found"),
+        (["a/1.jpg"], "path,identity,camera,split", "line 2: found"),
+        (ROWS[:1], "path,identity,camera,split", "found 1 training identities"),
+    ],
+)
+def test_wrong_manifests(rows: list[str], header: str, message: str, tmp_path: Path, write: Write) -> None:
+    with pytest.raises(UserError, match=message):
+        load_data(manifest(tmp_path, write, rows, header))
+
+
+def test_train_on_several_and_test_on_another(pedestrians: Path, tmp_path: Path, write: Write) -> None:
+    cows = manifest(tmp_path, write, ROWS)
+    one, several = load_data(pedestrians), load_data(f"{pedestrians},{cows}", str(cows))
+    assert several.train.identities == one.train.identities + 2
+    assert several.train.cameras == one.train.cameras + 1
+    assert several.query.files == load_data(cows).query.files
+    assert several.name == f"{one.name}+cows>cows"
+    with pytest.raises(UserError, match="found 2 data sets; say which to test on: --test_on"):
+        load_data(f"{pedestrians},{cows}")
+
+
+def test_check_finds_what_is_wrong(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], pedestrians: Path
+) -> None:
+    first = write("bounding_box_train/0001_c1s1_000001_00.jpg")
+    write("bounding_box_train/0002_c1s1_000001_00.jpg")
+    write("bounding_box_train/0003_c1s1_000001_00.jpg")
+    write("query/0003_c1s1_000002_00.jpg")
+    write("query/0009_c2s1_000002_00.jpg")
+    write("bounding_box_test/0003_c2s1_000001_00.jpg")
+    (tmp_path / "bounding_box_test/0004_c1s1_000009_00.jpg").write_bytes(first.read_bytes())
+    (tmp_path / "bounding_box_train/0005_c1s1_000009_00.jpg").write_bytes(
+        (tmp_path / "bounding_box_train/0002_c1s1_000001_00.jpg").read_bytes()
+    )
+    assert main(["data", "check", str(tmp_path), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.strip().endswith("3 problems, listed above")
+    result = json.loads(printed.out.strip().splitlines()[-1])
+    texts = [finding["text"] for finding in result["findings"]]
+    for start in (
+        "the same image in training and test: 1 (",
+        "the same image under two identities: 1 (",
+        "identities in training and test: 1 (3)",
+        "queries without a match in another camera (they do not count): 1 (0009_c2s1_000002_00.jpg)",
+        "training images of one camera",
+        "training identities with one image: 4 (1, 2, 3, 5)",
+    ):
+        assert any(text.startswith(start) for text in texts), start
+    first.write_bytes(first.read_bytes()[:300])
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert f"unreadable: 1 ({first}" in capsys.readouterr().out
+    assert main(["data", "check", str(pedestrians)]) == 0
+    assert "personal data" in capsys.readouterr().out
+
+
+def test_published_sets_are_recognised(tmp_path: Path) -> None:
+    for name, known in PUBLISHED.items():
+        splits = [
+            Split((tmp_path,) * images, np.arange(images) % max(ids, 1) + 1, np.zeros(images, np.int64))
+            for images, ids in known.counts
+        ]
+        data = ReIDData(name, known.layout, *splits)
+        assert published_name(data) == name
+    assert published_name(ReIDData("x", "market", splits[1], splits[1], splits[1])) is None
+
+
+def test_hashes_notice_changed_files(pedestrians: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(pedestrians, tmp_path / "copy")
+    before = read_one(tmp_path / "copy").fingerprint()
+    assert before["sha256"] == read_one(pedestrians).fingerprint()["sha256"]
+    victim = sorted((tmp_path / "copy/query").iterdir())[0]
+    victim.write_bytes(victim.read_bytes() + b"x")
+    assert read_one(tmp_path / "copy").fingerprint()["sha256"] != before["sha256"]
