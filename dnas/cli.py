@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dnas.errors import UserError, check_range
 from dnas.run.progress import console, errors
 
+T = TypeVar("T")
 SHOW = "Draw a network as a graph."
 DATA = "Check and make data sets."
 CHECK = "Check a data set before anything trains on it: counts, unreadable and duplicate images, the protocol."
@@ -155,6 +156,20 @@ def _probe(config: Namespace) -> None:
         print(json.dumps(result))
 
 
+def _eval(config: Any) -> None:
+    from dnas.run.files import write_json
+    from retrain.evaluate import evaluate_run, tables
+
+    result = evaluate_run(config)
+    for table in tables(result):
+        console.print(table)
+    if config.output:
+        write_json(Path(config.output), result)
+        console.print(f"wrote {config.output}")
+    if config.json:
+        print(json.dumps(result))
+
+
 def _latency(config: Namespace) -> None:
     from dnas.eval.latency import measure_space
     from dnas.run.device import pick_device
@@ -173,6 +188,7 @@ def _parser() -> Parser:
     from dnas.run.device import Device
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
+    from retrain.evaluate import EvalConfig
 
     parser = Parser(prog="dnas", description="Search, retrain and compare networks for person re-identification.")
     verbs = parser.add_subcommands(dest="verb")
@@ -199,6 +215,16 @@ def _parser() -> Parser:
     probe.add_argument("--space", type=str, default=None, help="the space of the network, if it is a file of your own")
     probe.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
     verbs.add_subcommand("probe", probe, help=PROBE)
+    evaluation = Parser(description=_first_line(EvalConfig))
+    evaluation.add_argument("run", type=str, help="folder of a retraining")
+    for flag, meaning in (
+        ("rerank", "k-reciprocal re-ranking as well, reported apart (cosine only)"),
+        ("flip_average", "embed every image and its mirror image, and take the mean"),
+        ("json", "print the numbers as one line of JSON, last"),
+    ):
+        evaluation.add_argument(f"--{flag}", action="store_true", help=meaning)
+    evaluation.add_class_arguments(EvalConfig, skip={"run", "rerank", "flip_average", "json"})
+    verbs.add_subcommand("eval", evaluation, help=_first_line(EvalConfig))
     latency = Parser(description=LATENCY)
     latency.add_argument("--space", type=str, required=True, help="name of a search space, or a Python file")
     latency.add_argument("--device", type=Device, default="auto", help="auto, cpu, cuda or mps: the one to serve on")
@@ -229,10 +255,15 @@ def _first_line(config: type) -> str:
     return (config.__doc__ or "").splitlines()[0]
 
 
+def _typed(kind: type[T], namespace: Namespace) -> T:
+    return kind(**{name: namespace[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
 def _run(arguments: Sequence[str]) -> None:
     from dnas.data.synthetic import SynthConfig
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
+    from retrain.evaluate import EvalConfig
 
     runs: dict[str, tuple[type, Callable[[Any], None]]] = {
         "search": (SearchConfig, _search),
@@ -252,12 +283,13 @@ def _run(arguments: Sequence[str]) -> None:
     if verb in runs:
         kind, run = runs[verb]
         built = parser.instantiate(parsed)[verb]
-        run(kind(**{name: built[name] for name in kind.__dataclass_fields__}))  # type: ignore[attr-defined]
+        run(_typed(kind, built))
     elif verb == "data" and chosen.action == "check":
         _check(chosen.check)
     elif verb == "data":
-        synth = chosen[chosen.action]
-        _synth(SynthConfig(**{name: synth[name] for name in SynthConfig.__dataclass_fields__}))
+        _synth(_typed(SynthConfig, chosen[chosen.action]))
+    elif verb == "eval":
+        _eval(_typed(EvalConfig, chosen))
     else:
         {"show": _show, "compare": _compare, "probe": _probe, "latency": _latency}[verb](chosen)
 

@@ -2,24 +2,126 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from dnas.data.images import Images
-from dnas.data.splits import Split
+from dnas.data.layouts import load_data
+from dnas.data.splits import Split, check_matches, together
+from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance, embed
-from dnas.eval.ranking import Ranking, rank
+from dnas.eval.ranking import Ranking, rank, rank_by
+from dnas.eval.rerank import Reranked
 from dnas.nn.reid_net import ReIDNet
+from dnas.run.device import Device
 from dnas.run.files import replace_file
+from retrain.load import load
 
-Protocol = Mapping[str, str | bool]
-"""How retrieval was measured: `distance`, `flip_average`."""
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a trained network on query and gallery of a data set.
+
+    Args:
+        run: folder of a retraining.
+        data: data set to evaluate on, in any layout of docs/data.md; the run's own without.
+        distance: cosine of the embeddings, or euclidean.
+        flip_average: embed every image and its mirror image, and take the mean.
+        rerank: k-reciprocal re-ranking as well, as rows of its own (cosine only).
+        k1: neighbours that must be mutual (re-ranking).
+        k2: neighbours that are averaged (re-ranking).
+        weight: of the original distance (re-ranking).
+        chunk: queries at a time: memory is a few times chunk x gallery x 4 bytes.
+        device: auto, cpu, cuda or mps.
+        space: the space of the network, if it is a file of your own.
+        json: print the numbers as one line of JSON, last.
+        output: file to write the same JSON to.
+    """
+
+    run: str
+    data: str | None = None
+    distance: Distance = "cosine"
+    flip_average: bool = False
+    rerank: bool = False
+    k1: int = 20
+    k2: int = 6
+    weight: float = 0.3
+    chunk: int = 256
+    device: Device = "auto"
+    space: str | None = None
+    json: bool = False
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "", 1, math.inf, "k1", "k2", "chunk")
+        check_range(self, "", 0, 1, "weight")
+        if self.rerank and self.distance != "cosine":
+            raise UserError(f"rerank: found with distance {self.distance}, allowed with: cosine")
+
+
+def evaluate_run(config: EvalConfig) -> dict[str, Any]:
+    """Metrics over all queries and by the camera of the query: {"protocol", "data", "plain", ("reranked")}.
+
+    Raises:
+        UserError: not a retraining, no query or gallery, or no query with a match.
+    """
+    run = load(config.run, config.device, config.space)
+    stored = run.config
+    data = load_data(config.data or stored.data, None if config.data else stored.test_on, for_training=False)
+    check_matches(data.query, data.gallery, "query and gallery")
+    queries = len(data.query)
+    images = run.decode(together(data.query, data.gallery))
+    embedding_ND = embed(run.network, images, distance=config.distance, flip_average=config.flip_average)
+    query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
+    ids = ((data.query.pids, data.query.camids), (data.gallery.pids, data.gallery.camids))
+    result: dict[str, Any] = {
+        "run": config.run,
+        "protocol": {"distance": config.distance, "flip_average": config.flip_average},
+        "data": data.fingerprint(),
+        "plain": by_camera(rank(query_QD, gallery_GD, *ids, config.distance, config.chunk), data.query),
+    }
+    if config.rerank:
+        settings = {name: getattr(config, name) for name in ("k1", "k2", "weight")}
+        rows = Reranked(query_QD, gallery_GD, **settings).rows
+        ranking = rank_by(rows, *ids, query_QD.device, min(config.chunk, 64))
+        result["reranked"] = {"settings": settings, **by_camera(ranking, data.query)}
+    return result
+
+
+def by_camera(ranking: Ranking, query: Split) -> dict[str, Any]:
+    """Metrics over all queries, and over those of each camera that has any with a match."""
+    cameras = {}
+    for camera in np.unique(query.camids).tolist():
+        part = ranking.subset(query.camids == camera)
+        if part.valid.any():
+            cameras[str(camera)] = {**part.metrics(), "queries": int(part.valid.sum())}
+    return {"all": {**ranking.metrics(), "queries": int(ranking.valid.sum())}, "cameras": cameras}
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """The result for people."""
+    protocol = result["protocol"]
+    said = f"{protocol['distance']} distance" + (", mean with the mirror image" if protocol["flip_average"] else "")
+    found = []
+    for kind, title in (("plain", said), ("reranked", f"{said}, k-reciprocal re-ranking")):
+        if kind not in result:
+            continue
+        table = Table("queries from", "mAP (%)", "Rank-1", "Rank-5", "Rank-10", "mINP", "queries", title=title)
+        rows = {"all cameras": result[kind]["all"], **{f"camera {c}": m for c, m in result[kind]["cameras"].items()}}
+        for name, metrics in rows.items():
+            values = (metrics[key] for key in ("mAP", "rank1", "rank5", "rank10", "mINP"))
+            table.add_row(name, *(f"{100 * value:.1f}" for value in values), f"{metrics['queries']:,}")
+        found.append(table)
+    return found
 
 
 def retrieve(

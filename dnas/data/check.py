@@ -105,8 +105,7 @@ def _unreadable_and_sizes(data: ReIDData) -> Iterable[Finding]:
     def one(file: Path) -> tuple[int, int] | str:
         try:
             with Image.open(file) as picture:
-                picture.convert("RGB")
-                return picture.size
+                return picture.convert("RGB").size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return str(error)
 
@@ -179,7 +178,7 @@ def _listed(names: list[str]) -> str:
     return f"{len(names)} ({shown}{', ...' if len(names) > SHOWN else ''})"
 
 
-def rows(data: ReIDData, summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def rows(data: ReIDData, summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     """The table: images, identities and cameras of every split, with the published counts."""
     found = []
     for name, split in data.splits().items():

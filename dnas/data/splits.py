@@ -114,7 +114,8 @@ def matched(query: Split, gallery: Split) -> NDArray[np.bool_]:
     if not len(known):
         return np.zeros(len(query), bool)
     there: NDArray[np.bool_] = known[place] == query.pids
-    return there & ((lowest[place] != query.camids) | (highest[place] != query.camids))
+    elsewhere: NDArray[np.bool_] = (lowest[place] != query.camids) | (highest[place] != query.camids)
+    return there & elsewhere
 
 
 def check_matches(query: Split, gallery: Split, name: str) -> None:

@@ -34,6 +34,9 @@ class Ranking:
     first_match: NDArray[np.float64]
     inp: NDArray[np.float64]
 
+    def subset(self, keep_Q: NDArray[np.bool_]) -> Ranking:
+        return Ranking(self.ap[keep_Q], self.first_match[keep_Q], self.inp[keep_Q])
+
     @property
     def valid(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.ap)
@@ -71,34 +74,25 @@ def rank(
     """
     if not bool(query_QD.isfinite().all() & gallery_GD.isfinite().all()):
         raise UserError("the embedding is not finite: the training has diverged (a smaller optim.lr may help)")
-    order_G, ids = _by_identity(gallery_ids)
-    ordered_GD = gallery_GD[order_G.to(gallery_GD.device)]
 
     def rows(part: slice) -> Tensor:
         if distance == "cosine":
-            return 1 - query_QD[part] @ ordered_GD.T
-        return torch.cdist(query_QD[part], ordered_GD)
+            return 1 - query_QD[part] @ gallery_GD.T
+        return torch.cdist(query_QD[part], gallery_GD)
 
-    return _ranked(rows, query_ids, ids, gallery_GD.device, chunk)
-
-
-def rank_distances(distance_QG: Tensor, query_ids: Ids, gallery_ids: Ids, chunk: int = 256) -> Ranking:
-    """Rank by given distances (re-ranked ones, say)."""
-    order_G, ids = _by_identity(gallery_ids)
-    order_G = order_G.to(distance_QG.device)
-    return _ranked(lambda part: distance_QG[part][:, order_G], query_ids, ids, distance_QG.device, chunk)
+    return rank_by(rows, query_ids, gallery_ids, gallery_GD.device, chunk)
 
 
-def _by_identity(gallery_ids: Ids) -> tuple[Tensor, Ids]:
-    order = np.argsort(gallery_ids[0], kind="stable")
-    return torch.from_numpy(order), (gallery_ids[0][order], gallery_ids[1][order])
-
-
-def _ranked(
-    rows: Callable[[slice], Tensor], query_ids: Ids, gallery_ids: Ids, device: torch.device, chunk: int
+def rank_by(
+    rows: Callable[[slice], Tensor], query_ids: Ids, gallery_ids: Ids, device: torch.device, chunk: int = 256
 ) -> Ranking:
-    """`rows` gives distances to the gallery in the order of `gallery_ids`, sorted by identity."""
-    g_pid, g_cam = gallery_ids
+    """Rank by any distances.
+
+    Args:
+        rows: distances (q, G) of some queries, on `device`.
+    """
+    order_G = np.argsort(gallery_ids[0], kind="stable")
+    g_pid, g_cam = gallery_ids[0][order_G], gallery_ids[1][order_G]
     first, last = (np.searchsorted(g_pid, query_ids[0], side) for side in ("left", "right"))
     parts = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -109,10 +103,9 @@ def _ranked(
             own_QS = place_QS < last[part, None]
             place_QS = np.minimum(place_QS, len(g_pid) - 1)
             other_QS = own_QS & (g_cam[place_QS] != query_ids[1][part, None])
-            place, own, other = (torch.from_numpy(a).to(device) for a in (place_QS, own_QS, other_QS))
+            place, own, other = (torch.from_numpy(a).to(device) for a in (order_G[place_QS], own_QS, other_QS))
             distance_QG = rows(part)
-            near_QS = distance_QG.gather(1, place)
-            parts.append(_measures(_sorted(distance_QG, pool), near_QS, own, other))
+            parts.append(_measures(_sorted(distance_QG, pool), distance_QG.gather(1, place), own, other))
     ap, found, inp = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     return Ranking(ap, found, inp)
 
@@ -121,9 +114,8 @@ def _sorted(distance_QG: Tensor, pool: ThreadPoolExecutor) -> Tensor:
     """Every row in ascending order; on a CPU by numpy, whose sort of plain numbers is vectorised."""
     if distance_QG.device.type != "cpu":
         return distance_QG.sort(1).values
-    table = distance_QG.numpy()
-    list(pool.map(lambda rows: rows.sort(axis=1), np.array_split(table, torch.get_num_threads())))
-    return distance_QG
+    shares = np.array_split(distance_QG.numpy(), torch.get_num_threads())
+    return torch.from_numpy(np.concatenate(list(pool.map(lambda rows: np.sort(rows, axis=1), shares))))
 
 
 def _measures(sorted_QG: Tensor, near_QS: Tensor, own_QS: Tensor, other_QS: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from dnas.errors import UserError
-from dnas.eval.ranking import rank
+from dnas.eval.ranking import rank, rank_by
 
 Ids = NDArray[np.int64]
 
@@ -76,3 +77,22 @@ def test_no_valid_query_is_an_error() -> None:
     found = rank(torch.eye(2), torch.eye(2), (np.array([1, 2]), np.zeros(2, int)), (np.array([3, 4]), np.ones(2, int)))
     with pytest.raises(UserError, match="no query has a match"):
         found.metrics()
+
+
+def test_given_distances_are_left_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    distance = torch.from_numpy(rng.random((9, 30)))
+    before = distance.clone()
+    q, g = ((rng.integers(0, 4, n), rng.integers(0, 3, n)) for n in (9, 30))
+    found, expected = rank_by(lambda part: distance[part], q, g, distance.device, 4), plain(distance.numpy(), q, g)
+    assert torch.equal(distance, before)
+    for row, values in enumerate(expected):
+        assert values is not None
+        assert (found.ap[row], found.first_match[row], found.inp[row]) == pytest.approx(values, abs=1e-9)
+
+
+def test_euclidean_distance_sees_lengths() -> None:
+    query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[9.0, 0.0], [1.0, 0.4]])
+    q, g = (np.array([1]), np.array([0])), (np.array([1, 2]), np.array([1, 1]))
+    assert rank(F.normalize(query, dim=1), F.normalize(gallery, dim=1), q, g).first_match[0] == 1
+    assert rank(query, gallery, q, g, "euclidean").first_match[0] == 2

@@ -1,0 +1,61 @@
+"""Re-ranking against the algorithm written as plain loops over dense matrices (arXiv 1701.08398, sections 3.2-3.4)."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from dnas.eval.ranking import rank, rank_by
+from dnas.eval.rerank import Reranked
+
+Table = NDArray[np.float64]
+
+
+def plain(features: Table, queries: int, k1: int, k2: int, weight: float) -> Table:
+    squared = 2 - 2 * features @ features.T
+    distance = squared / squared.max(1, keepdims=True)
+    order = distance.argsort(1, kind="stable")
+
+    def mutual(i: int, k: int) -> set[int]:
+        return {int(j) for j in order[i, : k + 1] if i in order[j, : k + 1]}
+
+    n = len(features)
+    encoding = np.zeros((n, n))
+    for i in range(n):
+        members = mutual(i, k1)
+        joined = set(members)
+        for j in members:
+            candidates = mutual(j, round(k1 / 2))
+            if len(candidates & members) > 2 / 3 * len(candidates):
+                joined |= candidates
+        for j in joined:
+            encoding[i, j] = np.exp(-distance[i, j])
+    encoding /= encoding.sum(1, keepdims=True)
+    encoding = np.stack([encoding[order[i, :k2]].mean(0) for i in range(n)])
+    jaccard = np.ones((queries, n))
+    for q in range(queries):
+        for g in range(n):
+            jaccard[q, g] -= np.minimum(encoding[q], encoding[g]).sum() / np.maximum(encoding[q], encoding[g]).sum()
+    return ((1 - weight) * jaccard + weight * distance[:queries])[:, queries:]
+
+
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (5, 1, 0.0), (7, 3, 1.0), (60, 6, 0.3)])
+def test_equals_plain_loops(k1: int, k2: int, weight: float) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(6, 8))
+    features = centres[rng.integers(0, 6, 50)] + rng.normal(size=(50, 8)) * 0.8
+    unit = F.normalize(torch.from_numpy(features), dim=1)
+    found = Reranked(unit[:9], unit[9:], k1, k2, weight)
+    expected = plain(unit.numpy(), 9, k1, k2, weight)
+    rows = torch.cat([found.rows(slice(0, 4)), found.rows(slice(4, 9))])
+    np.testing.assert_allclose(rows.numpy(), expected, atol=1e-9)
+
+
+def test_only_the_original_distance_ranks_as_before() -> None:
+    rng = np.random.default_rng(1)
+    unit = F.normalize(torch.from_numpy(rng.normal(size=(80, 6))), dim=1)
+    q, g = ((rng.integers(0, 5, n), rng.integers(0, 3, n)) for n in (20, 60))
+    before = rank(unit[:20], unit[20:], q, g).metrics()
+    rows = Reranked(unit[:20], unit[20:], weight=1.0).rows
+    assert rank_by(rows, q, g, unit.device, chunk=7).metrics() == pytest.approx(before)
