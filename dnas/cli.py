@@ -24,7 +24,7 @@ DATA = "Check and make data sets."
 CHECK = "Check a data set before anything trains on it: counts, unreadable and duplicate images, the protocol."
 PROBE = "Measure the information bottleneck of a trained network, on training and on unseen identities."
 LATENCY = "Measure the operations of a space on this device: the table for --budget.latency."
-COMPARE = "Compare finished retrainings: one table, and a picture of accuracy over cost."
+COMPARE = "Compare finished retrainings: a table, every difference with its interval, a picture of accuracy over cost."
 
 
 class Parser(ArgumentParser):
@@ -139,11 +139,15 @@ def _show(config: Namespace) -> None:
 
 def _compare(config: Namespace) -> None:
     from retrain.compare import compare
+    from retrain.tables import tables, write_table
 
-    table = compare(config.runs, Path(config.output) if config.output else None)
-    console.print(table)
-    if config.output:
-        console.print(f"wrote {config.output}")
+    comparison = compare(config.runs, config.group, config.mixed, Path(config.output) if config.output else None)
+    for table in tables(comparison):
+        console.print(table)
+    for file in config.table or ():
+        write_table(comparison, Path(file))
+    if written := [*([config.output] if config.output else []), *(config.table or ())]:
+        console.print(f"wrote {', '.join(written)}")
 
 
 def _probe(config: Namespace) -> None:
@@ -207,6 +211,13 @@ def _parser() -> Parser:
     compare = Parser(description=COMPARE)
     compare.add_argument("runs", type=str, nargs="+", help="run folders")
     compare.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg or .png")
+    compare.add_argument("--table", type=str, nargs="+", default=None, help="tables to write: .md, .csv, .json or .txt")
+    compare.add_argument(
+        "--group", type=str, default=None, help="setting to group runs by, such as backbone or loss.eta"
+    )
+    compare.add_argument(
+        "--mixed", action="store_true", help="compare runs on different data or protocols all the same"
+    )
     verbs.add_subcommand("compare", compare, help=COMPARE)
     probe = Parser(description=PROBE)
     probe.add_argument("run", type=str, help="folder of a retraining")

@@ -1,23 +1,31 @@
-"""Compare finished runs: one table, one picture, read from run folders alone."""
+"""Compare finished runs: tables, differences with intervals, one picture; read from run folders alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from rich.table import Table
+import numpy as np
+from numpy.typing import NDArray
 
 from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
+from dnas.eval.bootstrap import Difference, paired_difference
 from dnas.run.folder import RunFolder
+
+IDENTITY = ("data", "test_on", "out", "seed", "genotype", "device")
+"""Settings in which the runs of one row may differ: they are seeds of one experiment."""
+PROTOCOL = {"distance": "cosine", "flip_average": False}
+"""How runs without a word about it were evaluated."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the table needs of one run."""
+    """What is compared of one run."""
 
     path: Path
     model: str
@@ -30,6 +38,66 @@ class Run:
     @property
     def mean_ap(self) -> float:
         return float(self.summary["test"]["mAP"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.summary["seed"])
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.summary.get("protocol", PROTOCOL)
+        return found
+
+    def queries(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Average precision and identity of every query."""
+        file = self.path / "per_query.npz"
+        try:
+            with np.load(file, allow_pickle=False) as content:
+                return content["ap"], content["pids"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{file}: not readable ({error})") from error
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone (or in what the user grouped over)."""
+
+    name: str
+    start: str
+    runs: list[Run]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.start}"
+
+    def values(self, *keys: str) -> list[float]:
+        """One number of every run: by its path in cost and summary."""
+        found = []
+        for run in self.runs:
+            value: Any = {**run.cost, **run.summary}
+            for key in keys:
+                value = value[key]
+            found.append(float(value))
+        return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The difference in mAP of two groups, over the seeds that each has once; none without such seeds."""
+
+    first: str
+    second: str
+    seeds: list[int]
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the tables and the picture show."""
+
+    groups: list[Group]
+    pairs: list[Pair]
+    mixed: bool
 
 
 def read_run(path: str | Path) -> Run:
@@ -45,45 +113,12 @@ def read_run(path: str | Path) -> Run:
         raise UserError(
             f"{folder.path}: not finished (no summary.json); continue it with dnas retrain --resume {folder.path}"
         )
-    if "test" not in folder.json("summary.json"):
-        raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
     summary = folder.json("summary.json")
-    settings = {key: value for key, value in _flat(folder.config()).items() if key not in IDENTITY}
+    if "test" not in summary:
+        raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
     fingerprint = folder.json("data.json")["sha256"]
-    return Run(
-        folder.path, summary["model"], summary["start"], settings, fingerprint, folder.json("cost.json"), summary
-    )
-
-
-IDENTITY = ("data", "out", "seed", "genotype", "device")
-"""Settings in which the runs of one row may differ: they are seeds of one experiment."""
-
-
-def grouped(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[Run]]:
-    """Runs of one model, start and settings together, under a name that says in what the groups differ.
-
-    Raises:
-        UserError: runs on different data cannot be compared.
-    """
-    runs = [read_run(path) for path in paths]
-    for run in runs:
-        if run.fingerprint != runs[0].fingerprint:
-            raise UserError(
-                f"{run.path}: trained on other data than {runs[0].path}, not comparable"
-                f" (fingerprints {run.fingerprint[:12]} and {runs[0].fingerprint[:12]})"
-            )
-    by_model: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        by_model.setdefault((run.model, run.start), []).append(run)
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for (model, start), members in by_model.items():
-        keys = sorted({key for run in members for key in run.settings})
-        varied = [key for key in keys if len({str(run.settings.get(key)) for run in members}) > 1]
-        shown = ["loss.eta", *(key for key in varied if key != "loss.eta")]
-        for run in members:
-            name = ", ".join([model, *(f"{key.removeprefix('loss.')} {run.settings.get(key)}" for key in shown)])
-            groups.setdefault((name, start), []).append(run)
-    return groups
+    settings, cost = _flat(folder.config()), folder.json("cost.json")
+    return Run(folder.path, summary["model"], summary["start"], settings, fingerprint, cost, summary)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -94,56 +129,97 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean, and the standard deviation over runs where there are several."""
-    text = f"{mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {stdev(values):.{digits}f}"
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs on other data, or measured in another way, than the first.
+
+    Raises:
+        UserError: naming the run and what differs.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.fingerprint != first.fingerprint:
+            raise UserError(
+                f"{run.path}: trained on other data than {first.path}, not comparable (fingerprints"
+                f" {run.fingerprint[:12]} and {first.fingerprint[:12]}); --mixed compares them all the same"
+            )
+        if run.protocol != first.protocol:
+            raise UserError(
+                f"{run.path}: measured as {_said(run.protocol)}, {first.path} as {_said(first.protocol)};"
+                " --mixed compares them all the same"
+            )
 
 
-COLUMNS = (
-    "model",
-    "start",
-    "runs",
-    "params (k)",
-    "MMACs",
-    "latency (ms)",
-    "mAP (%)",
-    "Rank-1 (%)",
-    "IB train",
-    "IB test",
-)
+def _said(protocol: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in protocol.items())
 
 
-def rows(groups: dict[tuple[str, str], list[Run]]) -> list[tuple[str, ...]]:
-    """The cells of the table, best mAP first."""
-    found: list[tuple[str, ...]] = []
-    for (name, start), runs in sorted(groups.items(), key=lambda item: -mean(run.mean_ap for run in item[1])):
-        information = [run.summary["information"] for run in runs]
-        found.append((
-            name, start, str(len(runs)),
-            spread([run.cost["params"] / 1e3 for run in runs], 0),
-            spread([run.cost["macs"] / 1e6 for run in runs]),
-            spread([run.cost["latency"]["median_ms"] for run in runs], 2),
-            spread([100 * run.mean_ap for run in runs]),
-            spread([100 * run.summary["test"]["rank1"] for run in runs]),
-            spread([i["train"]["IB"] for i in information], 3),
-            spread([i["test"]["IB"] for i in information], 3),
-        ))  # fmt: skip
+def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:
+    """Runs of one model, start and settings together, best mAP first, under names that say in what groups differ.
+
+    Args:
+        by: a setting (dotted) to group by instead, whatever else differs; `backbone` is the searched space or backbone.
+
+    Raises:
+        UserError: no run has such a setting.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    if by is not None:
+        if not any(by in run.settings for run in runs):
+            raise UserError(f"group: found '{by}', allowed: {', '.join(sorted(runs[0].settings))}")
+        for run in runs:
+            value = run.settings.get(by)
+            name = (str(value) if value else run.model) if by == "backbone" else f"{by} {value}"
+            groups.setdefault((name, run.start), []).append(run)
+    else:
+        by_model: dict[tuple[str, str], list[Run]] = {}
+        for run in runs:
+            by_model.setdefault((run.model, run.start), []).append(run)
+        for (model, start), members in by_model.items():
+            keys = sorted({key for run in members for key in run.settings} - set(IDENTITY))
+            varied = [key for key in keys if len({str(run.settings.get(key)) for run in members}) > 1]
+            shown = ["loss.eta", *(key for key in varied if key != "loss.eta")]
+            for run in members:
+                name = ", ".join([model, *(f"{key.removeprefix('loss.')} {run.settings.get(key)}" for key in shown)])
+                groups.setdefault((name, start), []).append(run)
+    found = [Group(name, start, sorted(members, key=lambda run: run.seed)) for (name, start), members in groups.items()]
+    return sorted(found, key=lambda group: -mean(run.mean_ap for run in group.runs))
+
+
+def pairs_of(groups: Sequence[Group]) -> list[Pair]:
+    """Every two groups, the better one first."""
+    found = []
+    for a, b in combinations(groups, 2):
+        first, second = ({run.seed: run for run in group.runs} for group in (a, b))
+        seeds = sorted(set(first) & set(second)) if (len(first), len(second)) == (len(a.runs), len(b.runs)) else []
+        difference = None
+        if seeds:
+            sides = [[side[seed].queries() for seed in seeds] for side in (first, second)]
+            ap_SQ, other_SQ = (np.stack([ap for ap, _ in side]) for side in sides)
+            if ap_SQ.shape == other_SQ.shape:
+                difference = paired_difference(ap_SQ, other_SQ, sides[0][0][1])
+        found.append(Pair(a.title, b.title, seeds, difference))
     return found
 
 
-def compare(paths: Sequence[str | Path], figure: Path | None = None) -> Table:
-    """The comparison table of finished runs; draws accuracy over cost into `figure`."""
-    groups = grouped(paths)
-    table = Table(title="mean ± standard deviation over runs; IB in units of log(identities)")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("model", "start") else "right", no_wrap=column == "model")
-    for row in rows(groups):
-        table.add_row(*row)
+def compare(
+    paths: Sequence[str | Path], by: str | None = None, mixed: bool = False, figure: Path | None = None
+) -> Comparison:
+    """Read finished runs and compare them; draws accuracy over cost into `figure`.
+
+    Args:
+        by: see `grouped`.
+        mixed: compare runs on different data or measured in different ways too; their pairs have no intervals.
+
+    Raises:
+        UserError: a run that cannot be read, or runs that cannot be compared.
+    """
+    runs = [read_run(path) for path in paths]
+    if not mixed:
+        check_comparable(runs)
+    groups = grouped(runs, by)
+    same = len({run.fingerprint for run in runs}) == 1
+    comparison = Comparison(groups, pairs_of(groups) if same else [], mixed)
     if figure is not None:
-        points = [
-            Point(f"{name}, {start}", [r.cost["macs"] for r in runs], [r.mean_ap for r in runs])
-            for (name, start), runs in groups.items()
-        ]
+        points = [Point(group.title, group.values("macs"), [run.mean_ap for run in group.runs]) for group in groups]
         draw_scatter(points, figure)
-    return table
+    return comparison

@@ -105,7 +105,8 @@ def _unreadable_and_sizes(data: ReIDData) -> Iterable[Finding]:
     def one(file: Path) -> tuple[int, int] | str:
         try:
             with Image.open(file) as picture:
-                return picture.convert("RGB").size
+                size: tuple[int, int] = picture.convert("RGB").size
+                return size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return str(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from dnas.draw.style import MARKERS, SERIES, style
+from dnas.draw.style import GREY, MARKERS, SERIES, style
 from dnas.errors import UserError
 from dnas.run.files import replace_file
 
@@ -22,8 +22,20 @@ class Point:
     mean_ap: Sequence[float]
 
 
+def _front(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """The Pareto front of the means as steps: MACs (millions) and mAP (%)."""
+    means = sorted((sum(p.macs) / len(p.macs) / 1e6, 100 * sum(p.mean_ap) / len(p.mean_ap)) for p in points)
+    xs: list[float] = []
+    ys: list[float] = []
+    for x, y in means:
+        if not ys or y > ys[-1]:
+            xs += [x, x] if ys else [x]
+            ys += [ys[-1], y] if ys else [y]
+    return [*xs, means[-1][0]], [*ys, ys[-1]]
+
+
 def draw_scatter(points: Sequence[Point], file: Path) -> None:
-    """mAP (%) over MACs (log scale); small marks are runs, large ones means, lines the range.
+    """mAP (%) over MACs (log scale): small marks are runs, large ones means, lines the range, dashed the Pareto front.
 
     Raises:
         UserError: a file ending other than .svg or .png.
@@ -40,6 +52,7 @@ def draw_scatter(points: Sequence[Point], file: Path) -> None:
             axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
             axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
             axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{point.name} (n = {len(accuracy)})")
+        axes.plot(*_front(points), color=GREY, linewidth=1, linestyle="--", zorder=0, label="best at its cost or less")
         every = [100 * value for point in points for value in point.mean_ap]
         spare = max(0.5, (5 - max(every) + min(every)) / 2)  # at least five points of mAP: small gaps look small
         axes.set_ylim(min(every) - spare, max(every) + spare)

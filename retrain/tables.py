@@ -1,0 +1,126 @@
+"""A comparison as tables: for the terminal, and as Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from dnas.errors import UserError
+from dnas.run.files import write_text
+from retrain.compare import Comparison, Group, Pair
+
+GROUPS = "mean ± standard deviation over runs; IB in units of log(identities)"
+PAIRS = "difference in mAP (points), 95 % interval: paired bootstrap over query identities and seeds"
+ENDINGS = (".md", ".csv", ".json", ".txt")
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean, and the standard deviation over runs where there are several."""
+    text = f"{mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {stdev(values):.{digits}f}"
+
+
+def group_cells(group: Group) -> dict[str, str]:
+    """The row of a group: column -> cell."""
+    devices = "/".join(sorted({str(run.cost["latency"]["device"]) for run in group.runs}))
+    return {
+        "model": group.name,
+        "start": group.start,
+        "runs": str(len(group.runs)),
+        "params (k)": spread([value / 1e3 for value in group.values("params")], 0),
+        "MMACs": spread([value / 1e6 for value in group.values("macs")]),
+        "latency (ms)": spread(group.values("latency", "median_ms"), 2) + ("" if devices == "cpu" else f" {devices}"),
+        "mAP (%)": spread([100 * value for value in group.values("test", "mAP")]),
+        "Rank-1 (%)": spread([100 * value for value in group.values("test", "rank1")]),
+        "IB train": spread(group.values("information", "train", "IB"), 3),
+        "IB test": spread(group.values("information", "test", "IB"), 3),
+    }
+
+
+def pair_cells(pair: Pair) -> dict[str, str]:
+    """The row of a pair: column -> cell."""
+    found = pair.difference
+    return {
+        "model": pair.first,
+        "against": pair.second,
+        "seeds": str(len(pair.seeds)),
+        "difference": f"{100 * found.mean:+.1f}" if found else "-",
+        "95 % interval": f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else "no seed in common",
+    }
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """For the terminal."""
+    found = [_table(GROUPS, [group_cells(group) for group in comparison.groups])]
+    return found + ([_table(PAIRS, [pair_cells(pair) for pair in comparison.pairs])] if comparison.pairs else [])
+
+
+def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
+    table = Table(title=title)
+    words = ("model", "start", "against")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=column == "model")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def write_table(comparison: Comparison, file: Path) -> None:
+    """Write the tables: .md and .txt both, .csv the groups, .json the numbers behind them.
+
+    Raises:
+        UserError: another file ending.
+    """
+    if file.suffix not in ENDINGS:
+        raise UserError(f"{file}: cannot write '{file.suffix}', allowed: {', '.join(ENDINGS)}")
+    groups = [group_cells(group) for group in comparison.groups]
+    pairs = [pair_cells(pair) for pair in comparison.pairs]
+    if file.suffix == ".json":
+        text = json.dumps(numbers(comparison), indent=2) + "\n"
+    elif file.suffix == ".csv":
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, list(groups[0]))
+        writer.writeheader()
+        writer.writerows(groups)
+        text = stream.getvalue()
+    else:
+        parts = [(GROUPS, groups)] + ([(PAIRS, pairs)] if pairs else [])
+        text = "\n\n".join(f"{title}\n\n{_markdown(rows)}" for title, rows in parts) + "\n"
+    write_text(file, text)
+
+
+def _markdown(rows: Sequence[dict[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def numbers(comparison: Comparison) -> dict[str, Any]:
+    """Everything unrounded: every run of every group, every pair."""
+    groups = [
+        {
+            "name": group.name,
+            "start": group.start,
+            "runs": [
+                {
+                    "path": str(run.path),
+                    "seed": run.seed,
+                    "protocol": run.protocol,
+                    "data": run.fingerprint,
+                    "cost": run.cost,
+                    "test": run.summary["test"],
+                    "information": run.summary["information"],
+                }
+                for run in group.runs
+            ],
+        }
+        for group in comparison.groups
+    ]
+    return {"groups": groups, "pairs": [asdict(pair) for pair in comparison.pairs]}
