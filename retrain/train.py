@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dnas.data.augment import augment, draw
+from dnas.data.augment import Augmenter, draw
 from dnas.data.images import Images, decode
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
@@ -70,6 +70,7 @@ class Retraining:
         if self.sampler.identities % distributed.world():
             found = f"{self.sampler.identities} identities a batch for {distributed.world()} processes"
             raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
+        self.augment = Augmenter(config.input)
         self.epoch = 0
 
     def run(self, folder: RunFolder) -> None:
@@ -123,11 +124,11 @@ class Retraining:
         rows = distributed.own(batches.shape[1])
         self.net.train()
         losses, watched = Averages(), Averages()
-        for step, (pixels, labels) in enumerate(self.train.stream(batches[:, rows], self.device)):
+        for step, batch in enumerate(self.train.stream(batches[:, rows], self.device)):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             numbers = draw(batches.shape[1], seeds.generator(config.seed, "augment", epoch, step))[rows]
-            inputs = augment(pixels, config.input, numbers)
-            terms = self.step(inputs, labels, epoch + step / len(batches), last=step + 1 == len(batches))
+            inputs = self.augment(batch, numbers)
+            terms = self.step(inputs, batch.labels, epoch + step / len(batches), last=step + 1 == len(batches))
             losses.add(terms)
             watched.add(self.objective.watched)
         return {

@@ -6,15 +6,16 @@ The bag of tricks of Luo et al., arXiv 1903.07071. Shapes: B batch, H W pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from dnas.data.images import standardise
+from dnas.data.images import Batch, mean_colour, normalise
 from dnas.errors import check_range
 
+AT_ONCE = 32
+"""Images at a time on a CPU."""
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 
@@ -49,60 +50,138 @@ def draw(count: int, generator: torch.Generator) -> Tensor:
     return torch.cat([torch.rand(count, 8, generator=generator), torch.rand(count, 3, generator=generator)], 1)
 
 
-def augment(pixels: Tensor, config: InputConfig, draw_BR: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> normalised float32 (B, 3, H, W), channels last in memory.
+@dataclass(frozen=True)
+class Plan:
+    """What is done to each image of a batch: rows and columns of pixels as factors of zero and one, in bytes.
+
+    Columns are counted in bytes (X = W * 3). Products of bytes are much faster than masks of booleans.
+    """
+
+    flip_B: Tensor
+    shift_BH: Tensor
+    rows_BH1: Tensor
+    cols_B1X: Tensor
+    blank_rows_BH1: Tensor
+    blank_cols_B1X: Tensor
+    colour_B3: Tensor
+
+    @staticmethod
+    def of(config: InputConfig, draw_BR: Tensor, shape: tuple[int, int, int], device: torch.device) -> Plan:
+        """From the random numbers of the images. `flip_B` stays on the CPU."""
+        h, w, c = shape
+        flip_B, draw_BR, pad = draw_BR[:, 0] < config.flip, draw_BR.to(device, non_blocking=True), config.pad
+        row_H, col_X = (torch.arange(n, device=device) for n in (h, w * c))
+        down_B1, right_B1 = ((draw_BR[:, k : k + 1] * (2 * pad + 1)).long() - pad for k in (1, 2))
+        area_B1 = (0.02 + 0.38 * draw_BR[:, 4:5]) * h * w
+        ratio_B1 = torch.exp((2 * draw_BR[:, 5:6] - 1) * math.log(1 / 0.3))
+        high_B1 = (area_B1 * ratio_B1).sqrt().round().clamp(1, h)
+        wide_B1 = (area_B1 / ratio_B1).sqrt().round().clamp(1, w)
+        top_B1 = (draw_BR[:, 6:7] * (h - high_B1 + 1)).floor()
+        left_B1 = (draw_BR[:, 7:8] * (w - wide_B1 + 1)).floor()
+        blank_rows_BH = _between(row_H, top_B1, top_B1 + high_B1) * (draw_BR[:, 3:4] < config.erase)
+        return Plan(
+            flip_B,
+            ((row_H + down_B1 + pad) * w + right_B1 + pad) * c,
+            _between(row_H + down_B1, 0, h)[:, :, None],
+            _between(col_X + c * right_B1, 0, w * c)[:, None, :],
+            blank_rows_BH[:, :, None],
+            _between(col_X, c * left_B1, c * (left_B1 + wide_B1))[:, None, :],
+            1 + config.jitter * (2 * draw_BR[:, 8:] - 1),
+        )
+
+    def part(self, rows: slice) -> Plan:
+        return Plan(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+def augment(batch: Batch, config: InputConfig, draw_BR: Tensor) -> Tensor:
+    """Images -> normalised float32 (B, 3, H, W), channels last in memory.
+
+    Mirrored, then a random window of the padded image; colours; and a rectangle of 2 to 40 % of the area and aspect
+    ratio 0.3 to 1/0.3 blanked to the mean colour.
 
     Args:
-        draw_BR: what `draw` gave; the result is a function of it and the pixels alone.
+        draw_BR: what `draw` gave, on the CPU; the result is a function of it and the pixels alone.
     """
-    draw_BR = draw_BR.to(pixels.device, non_blocking=True)
-    images = _cropped(pixels, config.pad, draw_BR) if config.pad else pixels
-    if config.flip > 0:
-        images = torch.where((draw_BR[:, 0] < config.flip)[:, None, None, None], images.flip(2), images)
-    images = images.to(torch.float32, memory_format=torch.contiguous_format)
-    if config.jitter > 0:
-        images = _jittered(images, 1 + config.jitter * (2 * draw_BR[:, 8:] - 1))
-    images = standardise(images)
-    if config.erase > 0:
-        images = _erased(images, draw_BR, config.erase)
-    return images.permute(0, 3, 1, 2)
+    return Augmenter(config)(batch, draw_BR)
 
 
-def _cropped(pixels: Tensor, pad: int, draw_BR: Tensor) -> Tensor:
-    """Windows of the padded images, one for each: rows are copied whole, wherever they begin."""
-    b, h, w, c = pixels.shape
-    high, wide = h + 2 * pad, w + 2 * pad
-    padded = F.pad(pixels, (0, 0, pad, pad, pad, pad))
-    offset_B2 = (draw_BR[:, 1:3] * (2 * pad + 1)).long()
-    image_B1 = torch.arange(b, device=pixels.device)[:, None]
-    row_BH = image_B1 * high + offset_B2[:, :1] + torch.arange(h, device=pixels.device)
-    starts = (row_BH * wide + offset_B2[:, 1:]) * c
-    rows = padded.as_strided((padded.numel() - w * c + 1, w * c), (1, 1))  # every place where a row could begin
-    return rows[starts.view(-1)].view(b, h, w, c)
+class Augmenter:
+    """`augment` for one batch after the other, in memory of its own: a result holds until the next one.
+
+    Everything but the last step works on numbers of one byte; on a CPU a few images at a time, as its cache holds, and
+    in memory that is kept, because getting new memory takes as long as filling it.
+    """
+
+    def __init__(self, config: InputConfig) -> None:
+        self.config = config
+        self.kept: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Batch, draw_BR: Tensor) -> Tensor:
+        (h, w, c), count, device = batch.pixels.shape[1:], len(batch.rows), batch.pixels.device
+        plan = Plan.of(self.config, draw_BR, (h, w, c), device)
+        out = self._memory("out", (count, h, w, c), torch.float32, device)
+        size = AT_ONCE if device.type == "cpu" else max(count, 1)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            normalise(self._augmented(batch.pixels, batch.rows[part], plan.part(part)), out[part])
+        return out.permute(0, 3, 1, 2)
+
+    def _memory(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A tensor with any content; the memory of the last one of this name where there is enough."""
+        if device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=device)
+        count = math.prod(shape)
+        if name not in self.kept or len(self.kept[name]) < count:
+            self.kept[name] = torch.empty(count, dtype=dtype)
+        return self.kept[name][:count].view(shape)
+
+    def _augmented(self, pixels: Tensor, rows_B: Tensor, plan: Plan) -> Tensor:
+        """A few images as uint8 (B, H, W, 3)."""
+        config, (h, w, c) = self.config, pixels.shape[1:]
+        images = self._moved(pixels, rows_B, plan)
+        if config.pad:
+            images.mul_(plan.rows_BH1).mul_(plan.cols_B1X)
+        if config.jitter > 0:
+            images = _jittered(images.view(-1, h, w, c).float(), plan.colour_B3).view(-1, h, w * c)
+        if config.erase > 0:
+            kept_BHX = self._memory("blank", tuple(images.shape), torch.uint8, pixels.device)
+            torch.bitwise_or(1 - plan.blank_rows_BH1, 1 - plan.blank_cols_B1X, out=kept_BHX)
+            colour_B1X = plan.blank_cols_B1X * mean_colour(pixels.device, w)
+            images.mul_(kept_BHX).addcmul_(plan.blank_rows_BH1, colour_B1X)
+        return images.view(-1, h, w, c)
+
+    def _moved(self, pixels: Tensor, rows_B: Tensor, plan: Plan) -> Tensor:
+        """Mirrored and moved images (B, H, X); outside the picture is whatever lies there in memory.
+
+        Rows are copied whole, from wherever they begin in memory.
+        """
+        b, (h, w, c), device = len(rows_B), pixels.shape[1:], pixels.device
+        straight, mirrored = (~plan.flip_B).nonzero()[:, 0], plan.flip_B.nonzero()[:, 0]
+        order_B = torch.cat([straight, mirrored])  # mirrored ones last: one block to turn round
+        place_B = torch.empty_like(order_B).scatter_(0, order_B, torch.arange(b)).to(device, non_blocking=True)
+        margin, size = self.config.pad * (w + 1) * c, b * h * w * c  # a window may begin before the first image
+        memory = self._memory("memory", (2 * margin + size,), torch.uint8, device)
+        images = memory[margin : margin + size].view(b, h, w, c)
+        torch.index_select(pixels, 0, rows_B[order_B.to(device, non_blocking=True)], out=images)
+        if len(mirrored):
+            images[len(straight) :] = images[len(straight) :].flip(2)
+        windows = memory.as_strided((len(memory) - w * c + 1, w * c), (1, 1))  # every place where a row could begin
+        moved = self._memory("moved", (b * h, w * c), torch.uint8, device)
+        starts_BH = place_B[:, None] * (h * w * c) + plan.shift_BH
+        torch.index_select(windows, 0, starts_BH.view(-1), out=moved)
+        return moved.view(b, h, w * c)
+
+
+def _between(values: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
+    """1 where low <= value < high, else 0, as bytes."""
+    return ((values >= low) & (values < high)).byte()
 
 
 def _jittered(images: Tensor, factor_B3: Tensor) -> Tensor:
-    """Brightness, contrast, saturation, in this order, as torchvision's `adjust_*` do it; 0 to 255."""
+    """Brightness, contrast, saturation, in this order, as torchvision's `adjust_*` do it; 0 to 255, back to uint8."""
     brightness, contrast, saturation = (factor[:, None, None, None] for factor in factor_B3.unbind(1))
     weights = images.new_tensor(GREY)
     images = images.mul(brightness).clamp_(0, 255)
     mean = (images @ weights).mean((1, 2))[:, None, None, None]
     images = torch.lerp(mean, images, contrast).clamp_(0, 255)
-    return torch.lerp((images @ weights)[..., None], images, saturation).clamp_(0, 255)
-
-
-def _erased(images: Tensor, draw_BR: Tensor, probability: float) -> Tensor:
-    """Blank (to the mean) a rectangle of 2 to 40 % of the area and aspect ratio 0.3 to 1/0.3, in place."""
-    b, h, w, c = images.shape
-    area_B1 = (0.02 + 0.38 * draw_BR[:, 4:5]) * h * w
-    ratio_B1 = torch.exp((2 * draw_BR[:, 5:6] - 1) * math.log(1 / 0.3))
-    high_B1 = (area_B1 * ratio_B1).sqrt().round().clamp(1, h)
-    wide_B1 = (area_B1 / ratio_B1).sqrt().round().clamp(1, w)
-    top_B1 = (draw_BR[:, 6:7] * (h - high_B1 + 1)).floor()
-    left_B1 = (draw_BR[:, 7:8] * (w - wide_B1 + 1)).floor()
-    row_H, col_W = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
-    in_rows_BH = (row_H >= top_B1) & (row_H < top_B1 + high_B1) & (draw_BR[:, 3:4] < probability)
-    in_cols_BW = (col_W >= left_B1) & (col_W < left_B1 + wide_B1)
-    blank_BHW = in_rows_BH[:, :, None] & in_cols_BW.repeat_interleave(c, 1)[:, None, :]
-    images.view(b, h, w * c).masked_fill_(blank_BHW, 0.0)
-    return images
+    return torch.lerp((images @ weights)[..., None], images, saturation).clamp_(0, 255).round_().to(torch.uint8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,15 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Channel statistics of ImageNet, that pretrained weights expect."""
 VERSION = "bilinear antialiased uint8 NHWC 1"
 """Of what the cache holds; another text, and everything is decoded again."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few images: `rows` (B) of `pixels` (M, H, W, 3) uint8, which on a CPU are all there are; labels (B)."""
+
+    pixels: Tensor
+    rows: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,19 +62,27 @@ class Images:
     def identities(self) -> int:
         return int(self.labels.max()) + 1
 
-    def take(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Pixels (B, H, W, 3) uint8 and labels of some images, on the device."""
-        taken = (self.pixels[self.rows[index]], self.labels[index])
+    def take(self, index: Tensor, device: torch.device) -> Batch:
+        """Some of the images, on the device."""
+        rows, labels = self.rows[index], self.labels[index]
+        if device.type == "cpu":
+            return Batch(self.pixels, rows, labels)
+        pixels = self.pixels.index_select(0, rows)
         if device.type == "cuda":  # from pinned memory the copy does not hold up the host
-            taken = (taken[0].pin_memory(), taken[1].pin_memory())
-        return taken[0].to(device, non_blocking=True), taken[1].to(device, non_blocking=True)
+            pixels, labels = pixels.pin_memory(), labels.pin_memory()
+        everything = torch.arange(len(rows), device=device)
+        return Batch(pixels.to(device, non_blocking=True), everything, labels.to(device, non_blocking=True))
 
-    def stream(self, batches: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """`take` for one batch of indices after the other, each read while the one before is being used."""
+    def stream(self, batches: Iterable[NDArray[np.int64]], device: torch.device) -> Iterator[Batch]:
+        """`take` for one batch of indices after the other; read and sent while the one before is being used."""
+        indices = (torch.from_numpy(batch) for batch in batches)
+        if device.type == "cpu":
+            yield from (self.take(index, device) for index in indices)
+            return
         with ThreadPoolExecutor(1) as pool:
-            waiting = None
-            for indices in batches:
-                following = pool.submit(self.take, torch.from_numpy(indices), device)
+            waiting: Future[Batch] | None = None
+            for index in indices:
+                following = pool.submit(self.take, index, device)
                 if waiting is not None:
                     yield waiting.result()
                 waiting = following
@@ -85,8 +102,8 @@ class Images:
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """All images in order, normalised, in batches for inference."""
-        for pixels, _ in self.stream(np.array_split(np.arange(len(self)), range(size, len(self), size)), device):
-            yield normalise(pixels)
+        for batch in self.stream(np.array_split(np.arange(len(self)), range(size, len(self), size)), device):
+            yield normalise(batch.pixels.index_select(0, batch.rows))
 
 
 def decode(split: Split, height: int, width: int) -> Images:
@@ -153,21 +170,28 @@ def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
         raise UserError(f"{file}: cannot be read as an image ({error})") from error
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with ImageNet's statistics, channels last in memory."""
-    return standardise(pixels.to(torch.float32, memory_format=torch.contiguous_format)).permute(0, 3, 1, 2)
+def normalise(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) with ImageNet's statistics, channels last in memory.
 
-
-def standardise(pixels: Tensor) -> Tensor:
-    """Subtract the mean and divide by the deviation of each channel, in place; (B, H, W, 3) float32."""
-    mean, std = _statistics(pixels.device, pixels.shape[2])
-    rows = pixels.view(*pixels.shape[:2], -1)  # whole rows at a time: three channels alone are too few to be fast
-    rows.sub_(mean).div_(std)
-    return pixels
+    Args:
+        out: (B, H, W, 3) float32 to write to.
+    """
+    b, h, w, c = pixels.shape
+    scale_X, shift_X = _statistics(pixels.device, w)
+    # whole rows at a time: three channels alone are too few to be fast
+    rows_BHX = torch.empty(b, h, w * c, device=pixels.device) if out is None else out[:b].view(b, h, w * c)
+    rows_BHX.copy_(pixels.reshape(b, h, w * c))
+    return torch.addcmul(shift_X, rows_BHX, scale_X, out=rows_BHX).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
 @lru_cache
 def _statistics(device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-    """MEAN and STD for a row of pixels of 0 to 255, once per device: making them anew would wait for it."""
-    mean, std = (torch.tensor(values).mul(255).repeat(width) for values in (MEAN, STD))
-    return mean.to(device), std.to(device)
+    """Factor and summand for a row of pixels of 0 to 255, once per device: making them anew would wait for it."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).repeat(width) for values in (MEAN, STD))
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+
+
+@lru_cache
+def mean_colour(device: torch.device, width: int) -> Tensor:
+    """A row of pixels of ImageNet's mean colour, in whole numbers of one byte."""
+    return torch.tensor(MEAN).mul(255).round().to(torch.uint8).repeat(width).to(device)

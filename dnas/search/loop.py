@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dnas.data.augment import augment, draw
+from dnas.data.augment import Augmenter, draw
 from dnas.data.images import Images, decode
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
@@ -82,6 +82,7 @@ class Search:
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
         self.weight_optimiser = make_optimiser(self.net.parameters(), config.optim)
         self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
+        self.augment = Augmenter(config.input)
         self.epoch = 0
 
     def run(self, folder: RunFolder) -> None:
@@ -173,8 +174,8 @@ class Search:
         child.train()
         for _ in range(RECALIBRATION_BATCHES):
             index = torch.randint(len(self.train), (64,), generator=generator)
-            pixels, _ = self.train.take(index, self.device)
-            child(augment(pixels, self.config.input, draw(len(index), generator)))
+            batch = self.train.take(index, self.device)
+            child(self.augment(batch, draw(len(index), generator)))
         child.eval()
 
     def _train_epoch(self) -> dict[str, Any]:
@@ -290,9 +291,9 @@ class Search:
 
     def _batch(self, images: Images, indices: NDArray[np.int64], seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Augmented images and labels on the device."""
-        pixels, labels = images.take(torch.from_numpy(indices), self.device)
-        numbers = draw(len(pixels), seeds.generator(self.config.seed, "augment", *seed))
-        return augment(pixels, self.config.input, numbers), labels
+        batch = images.take(torch.from_numpy(indices), self.device)
+        numbers = draw(len(indices), seeds.generator(self.config.seed, "augment", *seed))
+        return self.augment(batch, numbers), batch.labels
 
     def _expected_excess(self, at: float) -> Tensor:
         """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dnas.data.augment import InputConfig, augment, draw
-from dnas.data.images import decode, normalise
+from dnas.data.images import Batch, decode, normalise
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images
@@ -148,25 +148,29 @@ def test_sampler(counts: list[int]) -> None:
     assert seen.min() > 0.5 * seen.mean()
 
 
+def whole(pixels: torch.Tensor) -> Batch:
+    return Batch(pixels, torch.arange(len(pixels)), torch.zeros(len(pixels)))
+
+
 def test_augment_without_randomness_is_normalise() -> None:
     pixels = torch.randint(0, 256, (3, 16, 8, 3), dtype=torch.uint8)
     numbers = draw(3, torch.Generator())
     plain = InputConfig(flip=0, pad=0, erase=0)
-    assert torch.equal(augment(pixels, plain, numbers), normalise(pixels))
-    flipped = augment(pixels, InputConfig(flip=1, pad=0, erase=0), numbers)
+    assert torch.equal(augment(whole(pixels), plain, numbers), normalise(pixels))
+    flipped = augment(whole(pixels), InputConfig(flip=1, pad=0, erase=0), numbers)
     assert torch.equal(flipped, normalise(pixels).flip(3))
 
 
 def test_crop_moves_and_erase_blanks_a_rectangle() -> None:
-    pixels = torch.randint(1, 256, (64, 16, 8, 3), dtype=torch.uint8)
+    pixels = torch.randint(130, 256, (64, 16, 8, 3), dtype=torch.uint8)  # no mean colour among them
     padded = torch.nn.functional.pad(pixels, (0, 0, 2, 2, 2, 2))
     numbers = draw(64, torch.Generator().manual_seed(0))
-    cropped = augment(pixels, InputConfig(flip=0, pad=2, erase=0), numbers)
+    cropped = augment(whole(pixels), InputConfig(flip=0, pad=2, erase=0), numbers)
     windows = [normalise(padded[:, y : y + 16, x : x + 8]) for y in range(5) for x in range(5)]
     hits = torch.stack([(window == cropped).flatten(1).all(1) for window in windows])
     assert bool(hits.any(0).all())  # every image is one of the windows
     assert int(hits.any(1).sum()) > 15  # and many windows occur
-    erased = augment(pixels, InputConfig(flip=0, pad=0, erase=1), numbers)
+    erased = augment(whole(pixels), InputConfig(flip=0, pad=0, erase=1), numbers)
     blank = erased != normalise(pixels)
     assert torch.equal(blank.any(1), blank.all(1))
     area = blank.any(1).flatten(1).double().mean(1)

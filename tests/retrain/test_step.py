@@ -14,6 +14,7 @@ from torch import multiprocessing, nn
 
 from dnas.cli import main
 from dnas.data.augment import InputConfig, augment, draw
+from dnas.data.images import Batch
 from dnas.data.sampler import PKSampler
 from dnas.errors import UserError
 from dnas.loss.objective import LossConfig, Objective
@@ -47,6 +48,10 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(0, 256, (len(labels), *SIZE, 3), generator=g, dtype=torch.uint8), labels
 
 
+def whole(pixels: torch.Tensor) -> Batch:
+    return Batch(pixels, torch.arange(len(pixels)), torch.zeros(len(pixels)))
+
+
 def train(steps: int) -> dict[str, torch.Tensor]:
     """`steps` steps on this rank's part of the global batches, in double precision."""
     stepper = make()
@@ -59,7 +64,7 @@ def train(steps: int) -> dict[str, torch.Tensor]:
         index = torch.from_numpy(batch[rows])
         numbers = draw(len(batch), seeds.generator(0, "augment", step))[rows]
         torch.manual_seed(step)
-        inputs = augment(pixels[index], InputConfig(pad=2, jitter=0.2), numbers).double()
+        inputs = augment(whole(pixels[index]), InputConfig(pad=2, jitter=0.2), numbers).double()
         stepper(inputs, labels[index], step / steps, last=False)
     state = stepper.net.state_dict() | {f"objective {n}": v for n, v in stepper.objective.state_dict().items()}
     return {name: value for name, value in state.items() if value.is_floating_point()}
@@ -101,7 +106,7 @@ def watch(stepper: Stepper, see: Callable[[list[torch.Tensor]], None]) -> None:
 
 def test_accumulated_batches_are_one_step_of_their_mean() -> None:
     pixels, labels = images()
-    inputs = augment(pixels, InputConfig(flip=0, pad=0, erase=0), draw(len(pixels), torch.Generator())).double()
+    inputs = augment(whole(pixels), InputConfig(flip=0, pad=0, erase=0), draw(len(pixels), torch.Generator())).double()
     loss = LossConfig(eta=0)
     gradients = []
     for count in (1, 2):
@@ -120,7 +125,7 @@ def test_accumulated_batches_are_one_step_of_their_mean() -> None:
 
 def test_the_last_batch_of_an_epoch_is_not_lost() -> None:
     pixels, labels = images()
-    inputs = augment(pixels[:8], InputConfig(), draw(8, torch.Generator())).double()
+    inputs = augment(whole(pixels[:8]), InputConfig(), draw(8, torch.Generator())).double()
     stepper = make(TrainConfig(accumulate=4))
     before = [p.detach().clone() for p in stepper.net.parameters()]
     stepper(inputs, labels[:8], 0.0, last=False)
@@ -131,7 +136,7 @@ def test_the_last_batch_of_an_epoch_is_not_lost() -> None:
 
 def test_clipping_bounds_the_gradient() -> None:
     pixels, labels = images()
-    inputs = augment(pixels[:8], InputConfig(), draw(8, torch.Generator())).double()
+    inputs = augment(whole(pixels[:8]), InputConfig(), draw(8, torch.Generator())).double()
     norms = []
     for clip in (0.0, 0.01):
         stepper = make(TrainConfig(clip=clip))
@@ -145,7 +150,7 @@ def test_clipping_bounds_the_gradient() -> None:
 
 def test_moving_average_is_what_it_says() -> None:
     pixels, labels = images()
-    inputs = augment(pixels[:8], InputConfig(), draw(8, torch.Generator())).double()
+    inputs = augment(whole(pixels[:8]), InputConfig(), draw(8, torch.Generator())).double()
     stepper = make(TrainConfig(ema=0.9))
     expected = None
     for step in range(3):

@@ -175,8 +175,9 @@ def step_parts(state: Search) -> dict[str, Step]:
         if state.device.type == "cuda":
             torch.cuda.synchronize()
 
-    pixels, labels = state.train.take(torch.from_numpy(batch), state.device)
-    inputs = augment(pixels, state.config.input, draw(len(pixels), seeds.generator(0, "augment")))
+    taken = state.train.take(torch.from_numpy(batch), state.device)
+    labels = taken.labels
+    inputs = augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
     state.relaxation.sample(1.0, mode, generator, gradient=False)
     output = state.net(inputs)
 
@@ -189,7 +190,7 @@ def step_parts(state: Search) -> dict[str, Step]:
         "weights: forward, backward, Adam": weights,
         "logits": logits,
         "augmentation": lambda: void(
-            augment(pixels, state.config.input, draw(len(pixels), seeds.generator(0, "augment")))
+            augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
         ),
         "draw": lambda: state.relaxation.sample(1.0, mode, generator),
         "losses with the bound, backward to the features": objective,
