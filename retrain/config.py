@@ -92,9 +92,7 @@ class RetrainConfig:
 
     def __post_init__(self) -> None:
         if self.genotype is None and self.backbone is None:
-            raise UserError(
-                "retrain: give one of --genotype FILE and --backbone NAME (or both: attention on a backbone)"
-            )
+            raise UserError("retrain: give --genotype FILE or --backbone NAME, or both: found attention on a backbone")
         if self.backbone is None and (self.attention != "none" or self.weights is not None):
             raise UserError("retrain: --attention and --weights are for a fixed --backbone")
         if self.genotype is not None and self.backbone is not None and self.attention != "none":

@@ -274,7 +274,7 @@ def test_wrong_input_is_one_line_and_code_2(
         ([*search, pedestrians, "--budget.macs", "lots"], "budget.macs: found 'lots'"),
         ([*search, pedestrians, "--space", "huge"], "space: found 'huge', allowed: tiny_reid"),
         ([*retrain, pedestrians, "--genotype", genotype], "space: found 'x', allowed: tiny_reid"),
-        ([*retrain, pedestrians], "give one of --genotype FILE and --backbone NAME"),
+        ([*retrain, pedestrians], "give --genotype FILE or --backbone NAME"),
         ([*retrain, pedestrians, "--backbone", "vgg"], "backbone: found 'vgg', allowed: resnet18"),
         ([*retrain, pedestrians, "--backbone", "resnet18", "--attention", "x"], "attention: found 'x', allowed: none"),
         (["search", "--resume", tmp_path], "not a run folder"),

@@ -1,19 +1,20 @@
 """Weights under torchvision's names load, and wrong files are refused in one line."""
 
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models import VisionTransformer, mobilenet_v2, resnet18
+from torchvision.models import SwinTransformer, VisionTransformer, mobilenet_v2, resnet18
 
 from dnas.errors import UserError
 from dnas.nn.attention import ATTENTION
-from dnas.nn.backbones import backbone
+from dnas.nn.backbones import backbone, no_attention, swin
 from dnas.nn.builder import Builder
 from dnas.nn.chain import Skip
 from dnas.nn.dcs_attention import DCSAttention
-from dnas.nn.pretrained import load_weights
+from dnas.nn.pretrained import TIMM, BackbonePart, load_weights
 from dnas.space.spec import image
 
 X = image(64, 32)
@@ -48,6 +49,100 @@ def test_resnet_equals_torchvision(tmp_path: Path) -> None:
     stem = original.maxpool(original.relu(original.bn1(original.conv1(x))))
     expected = original.layer4(original.layer3(original.layer2(original.layer1(stem))))
     torch.testing.assert_close(ours(x), expected)
+
+
+def test_swin_equals_torchvision(tmp_path: Path) -> None:
+    original = SwinTransformer([4, 4], 32, [1, 1, 2, 1], [1, 2, 4, 8], [7, 7], stochastic_depth_prob=0.0).eval()
+    torch.save(original.state_dict(), tmp_path / "w.pt")
+    spec = swin(32, (1, 1, 2, 1), 1.0, False, no_attention)
+    ours = spec.build(image(72, 44), Builder()).eval()  # maps that are no multiple of the window
+    load_weights(ours, tmp_path / "w.pt")
+    x = torch.randn(2, 3, 72, 44)
+    expected = original.permute(original.norm(original.features(x)))
+    torch.testing.assert_close(ours(x), expected)
+
+
+def test_osnet_has_its_authors_names_and_cost() -> None:
+    """Names from torchreid's osnet.py; 2.2 M parameters and 978.9 M MACs (x0.25: 82.3 M) as its model zoo says."""
+    for name, params, macs in (("osnet_x1_0", 2.17e6, 978.9e6), ("osnet_x0_25", 0.2e6, 82.3e6)):
+        cost = backbone(name).cost(image(256, 128))
+        assert cost.params.value == pytest.approx(params, rel=0.02)
+        assert cost.macs.value == pytest.approx(macs, rel=0.001)
+    names = set()
+    for module in backbone("osnet_x0_25").build(image(64, 32), Builder()).modules():
+        if isinstance(module, BackbonePart):
+            names |= set(module.state_dict())
+    assert {
+        "conv1.conv.weight", "conv1.bn.running_mean", "conv2.0.conv1.conv.weight", "conv2.0.conv2a.conv1.weight",
+        "conv2.0.conv2a.bn.weight", "conv2.0.conv2b.0.conv2.weight", "conv2.0.conv2d.3.bn.bias", "conv5.bn.weight",
+        "conv2.0.gate.fc1.weight", "conv2.0.gate.fc2.bias", "conv2.0.conv3.bn.weight", "conv4.1.gate.fc2.weight",
+        "conv2.0.downsample.conv.weight", "conv2.2.0.conv.weight", "fc.0.weight", "fc.0.bias", "fc.1.running_var",
+    } <= names  # fmt: skip
+    assert not any(name.startswith("conv4.2") for name in names)  # no reduction after the last stage
+
+
+def test_files_of_other_toolkits_load(tmp_path: Path) -> None:
+    """State dicts inside a checkpoint, of a parallel module, and of timm's vision transformers."""
+    state = resnet18().state_dict()
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, tmp_path / "w.pt"
+    )
+    ours = backbone("resnet18").build(X, Builder())
+    load_weights(ours, tmp_path / "w.pt")
+    assert torch.equal(ours[0].conv1.weight, state["conv1.weight"])
+    vit = VisionTransformer(image_size=32, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
+    back = {new: old for old, new in TIMM}
+    timm = {}
+    for name, value in vit.state_dict().items():
+        for new, old in sorted(back.items(), key=lambda pair: -len(pair[0])):
+            name = name.replace(new, old)
+        timm[name.replace("encoder.ln.", "norm.")] = value
+    assert "blocks.3.attn.qkv.weight" in timm
+    torch.save(timm, tmp_path / "t.pt")
+    ours = backbone("vit_tiny_16").build(image(32, 32), Builder())
+    load_weights(ours, tmp_path / "t.pt")
+    own = {
+        name: value
+        for part in ours.modules()
+        if isinstance(part, BackbonePart)
+        for name, value in part.state_dict().items()
+    }
+    assert all(torch.equal(own[name], value) for name, value in vit.state_dict().items() if "heads" not in name)
+
+
+def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = backbone("resnet18").build(X, Builder())
+    for name, backbone_name, message in (
+        ("IMAGENET", "resnet18", "weights: found 'IMAGENET', allowed: a file, or for resnet18: IMAGENET1K_V1"),
+        ("DEFAULT", "osnet_x1_0", "weights: found 'DEFAULT', allowed: a file"),
+        ("timm", "resnet18", "weights: found 'timm' with resnet18, allowed with: vit_b_16, vit_s_16"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_weights(network, name, backbone_name)
+
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match=r"cannot be fetched from https://.*no route to host.*give --weights FILE"):
+        load_weights(network, "IMAGENET1K_V1", "resnet18")
+    state = resnet18().state_dict()
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: state)
+    load_weights(network, "IMAGENET1K_V1", "resnet18")
+    assert torch.equal(network[0].conv1.weight, state["conv1.weight"])
+
+
+def test_overlapping_patches_take_a_square_position_embedding(tmp_path: Path) -> None:
+    original = VisionTransformer(image_size=64, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
+    torch.save(original.state_dict(), tmp_path / "w.pt")
+    ours = backbone("vit_tiny_16", stride=12).build(image(64, 32), Builder()).eval()
+    load_weights(ours, tmp_path / "w.pt")
+    assert ours[0].grid == (5, 2)
+    assert ours(torch.randn(1, 3, 64, 32)).shape == (1, 192, 1, 1)
+    with pytest.raises(UserError, match="backbone_stride: found 20 with vit_tiny_16, allowed: at most the patch size"):
+        backbone("vit_tiny_16", stride=20)
+    with pytest.raises(UserError, match="backbone_stride: found 12 with resnet18"):
+        backbone("resnet18", stride=12)
 
 
 def test_old_files_load(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
     pip install -e .[bench]
     python tools/bench/input.py [--rounds 5] [--json]
 
-Reference: torchreid's own training transforms for every image of every epoch: decode, resize to 256 x 128, flip, enlarge
-by an eighth and crop (half of the time), to tensor, normalise, erase. Ours: gather from the cache, pad and crop, flip,
-erase, normalise, in batches. Keys: input_ratio, images per second, ours over theirs (null without torchreid);
-torchvision_ratio, over the same steps with torchvision's faster erasing and cropping. The same pixels without
+Reference: torchreid's own training transforms for every image of every epoch: decode, resize to 256 x 128, flip,
+enlarge by an eighth and crop (half of the time), to tensor, normalise, erase. Ours: gather from the cache, pad and
+crop, flip, erase, normalise, in batches. Keys: input_ratio, images per second, ours over theirs (null without
+torchreid); torchvision_ratio, over the same steps with torchvision's erasing and cropping. The same pixels without
 randomness are checked first.
 """
 
