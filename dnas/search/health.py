@@ -14,7 +14,7 @@ from dnas.search.relaxation import entropies
 from dnas.space.holes import Shape
 from dnas.space.spec import Choices, Decision, Spec
 
-UNDECIDED = 0.97
+UNDECIDED = 0.9
 """Entropy, as a share of the uniform choice's, above which a choice was not made."""
 WARM = 2.0
 """A final temperature above this leaves the draws close to uniform whatever the logits say."""
@@ -113,7 +113,7 @@ def examine(
             f"collapse: {idle} of {could} choices took skip or zero ({chance:.1f} by chance); try arch.idle_dropout 0.5"
         )
     if last:
-        if len(undecided) > len(decisions) / 2:
+        if len(undecided) >= len(decisions) / 2:
             still = sum(moves[key] == 0 for key in undecided)
             warnings.append(
                 f"undecided: {len(undecided)} of {len(decisions)} choices are close to uniform, {still} of them"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import functional
 
-from dnas.data.augment import InputConfig, augment, draw
-from dnas.data.images import Batch, decode, normalise
+from dnas.data.augment import Augmenter, InputConfig, augment, draw
+from dnas.data.images import Batch, Images, decode, normalise
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images
@@ -178,3 +179,59 @@ def test_crop_moves_and_erase_blanks_a_rectangle() -> None:
     assert float(area.max()) < 0.5
     rows, columns = blank.any(1).any(2).sum(1), blank.any(1).any(1).sum(1)
     assert torch.equal(rows * columns, blank.any(1).flatten(1).sum(1))  # a rectangle
+
+
+def test_jitter_is_torchvisions() -> None:
+    pixels = torch.randint(0, 256, (6, 16, 8, 3), dtype=torch.uint8)
+    numbers = draw(6, torch.Generator().manual_seed(0))
+    found = augment(whole(pixels), InputConfig(flip=0, pad=0, erase=0, jitter=0.5), numbers)
+    expected = []
+    for image, factors in zip(pixels.permute(0, 3, 1, 2).float() / 255, 0.5 + numbers[:, 8:], strict=True):
+        image = functional.adjust_brightness(image, float(factors[0]))
+        image = functional.adjust_contrast(image, float(factors[1]))
+        expected.append(functional.adjust_saturation(image, float(factors[2])))
+    levels = (torch.stack(expected) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    difference = (found - normalise(levels)).abs().max()
+    assert float(difference) < 2 / 255 / 0.22  # a level at most: torchvision's grey has weights of four digits
+
+
+def test_an_augmenter_keeps_its_memory_and_forgets_nothing_else() -> None:
+    """Any number of images at a time gives what all at once give."""
+    pixels = torch.randint(0, 256, (40, 24, 12, 3), dtype=torch.uint8)
+    numbers = draw(40, torch.Generator().manual_seed(0))
+    config = InputConfig(pad=3, jitter=0.1)
+    expected = augment(whole(pixels), config, numbers)
+    augmenter = Augmenter(config)
+    for start, stop in ((0, 40), (35, 40), (3, 4), (10, 30)):
+        batch = Batch(pixels, torch.arange(start, stop), torch.zeros(stop - start))
+        assert torch.equal(augmenter(batch, numbers[start:stop]), expected[start:stop])
+
+
+def test_images_are_decoded_once(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNAS_CACHE", str(tmp_path))
+    train = load_data(pedestrians).train
+    rest, held = hold_out(train, 0.4, seed=0)
+    first = decode(train, 16, 8)
+    monkeypatch.setattr(Image, "open", None)  # from now on nothing can be decoded
+    again, part = decode(train, 16, 8), decode(held, 16, 8)
+    assert torch.equal(again.pixels, first.pixels)
+    keep = torch.from_numpy(np.isin(train.pids, held.pids))
+    assert torch.equal(part.pixels[part.rows], first.pixels[keep])
+    assert len(rest) + len(part) == len(again)
+    assert len(list((tmp_path / "images").iterdir())) == 1
+    with pytest.raises(TypeError):
+        decode(train, 32, 8)  # another size is another file
+    assert len(list((tmp_path / "images").iterdir())) == 1  # and a failure leaves none
+    monkeypatch.undo()
+    monkeypatch.setenv("DNAS_CACHE", "none")
+    assert torch.equal(decode(held, 16, 8).pixels, first.pixels[keep])
+
+
+def test_batches_come_in_order_with_their_labels(pedestrians: Path) -> None:
+    images = decode(load_data(pedestrians).train, 16, 8)
+    order = np.random.default_rng(0).permutation(len(images)).reshape(2, -1)
+    for indices, batch in zip(order, images.stream(order, torch.device("cpu")), strict=True):
+        assert torch.equal(batch.labels, images.labels[indices])
+        assert torch.equal(batch.pixels[batch.rows], images.pixels[images.rows[indices]])
+    on_device = Images.stream(images, order, torch.device("meta"))  # the way of a GPU: gathered, then sent
+    assert [tuple(batch.pixels.shape) for batch in on_device] == [(order.shape[1], 16, 8, 3)] * 2

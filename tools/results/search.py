@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import f_oneway
 
 from dnas.draw.style import BLUE, GREY, INK, style
 from dnas.run.folder import RunFolder
@@ -73,12 +74,15 @@ def run(options: argparse.Namespace) -> None:
     def searched(seed: int) -> None:
         folder = out / f"search-{options.mode}-{seed}"
         dnas("search", folder, "cost.json", [*found, "--arch.mode", options.mode, "--seed", str(seed)])
-        words = [*common, *RETRAIN, *epochs[1], "--genotype", str(folder)]
-        dnas("retrain", out / f"searched-{options.mode}-{seed}", "summary.json", words)
+        retrained(folder, f"searched-{options.mode}-{seed}")
 
     def drawn(number: int) -> None:
-        words = [*common, *RETRAIN, *epochs[1], "--genotype", str(out / f"network-{number}")]
-        dnas("retrain", out / f"random-{number}", "summary.json", words)
+        retrained(out / f"network-{number}", f"random-{number}")
+
+    def retrained(genotype: Path, name: str) -> None:
+        for seed in range(options.seeds):
+            words = [*common, *RETRAIN, *epochs[1], "--genotype", str(genotype), "--seed", str(seed)]
+            dnas("retrain", out / (f"{name}-seed{seed}" if seed else name), "summary.json", words)
 
     with ThreadPoolExecutor(options.workers) as pool:
         jobs = [pool.submit(searched, seed) for seed in range(SEARCHES)]
@@ -87,14 +91,24 @@ def run(options: argparse.Namespace) -> None:
             job.result()
 
 
-def results(out: Path, kind: str) -> list[tuple[float, float]]:
-    """(MACs, mAP) of every finished retraining of a kind."""
+def results(out: Path, kind: str) -> list[tuple[float, list[float]]]:
+    """MACs of every network of a kind, and the mAP of its finished retrainings, one a seed."""
     found = []
-    for folder in sorted(out.glob(f"{kind}-[0-9]*")):
-        if (folder / "summary.json").is_file():
-            run = RunFolder.open(folder)
-            found.append((run.json("cost.json")["macs"], 100 * run.json("summary.json")["test"]["mAP"]))
+    for first in sorted(out.glob(f"{kind}-[0-9]*")):
+        if "-seed" in first.name:
+            continue
+        runs = [RunFolder.open(f.parent) for f in sorted(out.glob(f"{first.name}/summary.json"))]
+        runs += [RunFolder.open(f.parent) for f in sorted(out.glob(f"{first.name}-seed*/summary.json"))]
+        if runs:
+            maps = [100 * run.json("summary.json")["test"]["mAP"] for run in runs]
+            found.append((runs[0].json("cost.json")["macs"], maps))
     return found
+
+
+def between_networks(networks: list[list[float]]) -> tuple[float, float]:
+    """One-way analysis of variance: how large F is, and how often it is as large where networks do not differ."""
+    found = f_oneway(*networks)
+    return float(found.statistic), float(found.pvalue)
 
 
 def difference(a: list[float], b: list[float]) -> tuple[float, float, float]:
@@ -123,14 +137,19 @@ def report(options: argparse.Namespace) -> None:
         searched, drawn = results(out, f"searched-{mode}"), results(out, "random")
         if not searched or len(drawn) < 2:
             continue
-        searched.sort(key=lambda found: found[1])
+        searched.sort(key=lambda found: mean(found[1]))
         config = RunFolder.open(out / f"search-{mode}-0").config()
-        ours, theirs = [m for _, m in searched], [m for _, m in drawn]
+        ours, theirs = [mean(m) for _, m in searched], [mean(m) for _, m in drawn]
         gain, low, high = difference(ours, theirs)
         below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
         data = RunFolder.open(out / f"search-{mode}-0").json("data.json")
         apart = "" if config["arch"].get("share", True) else ", weights apart"
         name = f"{config['space']}, {data['name']}, {mode}{apart}"
+        seeds = min(len(maps) for _, maps in drawn + searched)
+        if seeds > 1:
+            name += f", {seeds} seeds"
+            f, p = between_networks([maps for _, maps in drawn])
+            print(f"{name}: do the random networks differ at all? F = {f:.2f}, p = {p:.2f}")
         rows.append({"name": name, "searched": ours, "random": theirs, "gain": gain, "low": low, "high": high})
         table.add_row(
             name, str(config["budget"]["macs"]), " ".join(f"{m:.1f}" for m in ours),
@@ -176,6 +195,7 @@ def main() -> None:
     runs.add_argument("--budget", required=True, help="MACs, such as 14M")
     runs.add_argument("--size", type=int, nargs=2, default=(64, 64), help="height and width of the images")
     runs.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
+    runs.add_argument("--seeds", type=int, default=1, help="retrainings of every network")
     runs.add_argument("--letters", action="store_true", help="do not mirror images")
     runs.add_argument("--mode", default="score", choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)

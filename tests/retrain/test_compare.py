@@ -1,0 +1,155 @@
+"""Comparing and evaluating finished runs, on runs of a few tiny images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dnas.cli import main
+from dnas.data.layouts import load_data
+from dnas.draw.scatter import Point, draw_scatter
+from retrain.compare import compare, read_run
+from retrain.load import load
+
+
+@pytest.fixture(scope="module")
+def runs(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two backbones, two seeds each, and one with another protocol."""
+    out = tmp_path_factory.mktemp("runs")
+    found = {}
+    variants = [("resnet18", 0, []), ("resnet18", 1, []), ("osnet_x0_25", 0, []), ("osnet_x0_25", 1, [])]
+    variants.append(("resnet18", 2, ["--flip_average", "true"]))
+    for backbone, seed, extra in variants:
+        words = ["--data", str(pedestrians), "--device", "cpu", "--input.height", "32", "--input.width", "16"]
+        words += [
+            "--backbone",
+            backbone,
+            "--backbone_width",
+            "0.125",
+            "--backbone_small",
+            "true",
+            "--optim.epochs",
+            "1",
+        ]
+        words += ["--optim.epochs", "1", "--optim.identities", "3", "--optim.images", "2", "--seed", str(seed), *extra]
+        folder = out / f"{backbone}-{seed}"
+        assert main(["retrain", *words, "--out", str(folder)]) == 0
+        found[folder.name] = folder
+    return found
+
+
+def four(runs: dict[str, Path]) -> list[str]:
+    return [str(folder) for name, folder in runs.items() if name != "resnet18-2"]
+
+
+def test_seeds_are_grouped_and_every_pair_has_an_interval(runs: dict[str, Path], tmp_path: Path) -> None:
+    comparison = compare(four(runs))
+    assert [len(group.runs) for group in comparison.groups] == [2, 2]
+    first, second = comparison.groups
+    (pair,) = comparison.pairs
+    assert (pair.first, pair.second, pair.seeds) == (first.title, second.title, [0, 1])
+    assert pair.difference is not None
+    means = [np.mean([run.mean_ap for run in group.runs]) for group in comparison.groups]
+    assert means[0] >= means[1]
+    assert pair.difference.mean == pytest.approx(means[0] - means[1])
+    assert pair.difference.low <= pair.difference.mean <= pair.difference.high
+    by_seed = compare(four(runs), by="seed")
+    assert [group.name for group in by_seed.groups] in (["seed 0", "seed 1"], ["seed 1", "seed 0"])
+    assert by_seed.pairs[0].difference is None  # no seed in common
+    names = {group.name for group in compare(four(runs), by="backbone").groups}
+    assert names == {"resnet18", "osnet_x0_25"}
+
+
+def test_tables_of_every_kind(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / f"table.{ending}") for ending in ("md", "csv", "json", "txt")]
+    words = [*four(runs), "--group", "backbone", "-o", str(tmp_path / "plot.svg"), "--table", *files]
+    assert main(["compare", *words]) == 0
+    out = capsys.readouterr().out
+    assert "paired bootstrap" in out
+    assert f"wrote {tmp_path / 'plot.svg'}" in out
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert [len(group["runs"]) for group in content["groups"]] == [2, 2]
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    markdown = (tmp_path / "table.md").read_text()
+    for group, row in zip(content["groups"], rows, strict=True):
+        mean = 100 * np.mean([run["test"]["mAP"] for run in group["runs"]])
+        assert row["mAP (%)"].startswith(f"{mean:.1f} ± ")
+        assert row["runs"] == "2"
+        assert f"| {row['mAP (%)']} |" in markdown
+    pair = content["pairs"][0]["difference"]
+    assert f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]" in markdown
+    assert (tmp_path / "table.txt").read_text() == markdown
+    assert main(["compare", *four(runs), "--table", str(tmp_path / "table.docx")]) == 2
+    assert "cannot write '.docx', allowed: .md, .csv, .json, .txt" in capsys.readouterr().err
+
+
+def test_other_protocols_and_data_are_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, runs.values())]) == 2
+    error = capsys.readouterr().err
+    assert "measured as distance cosine, flip_average True" in error
+    assert "--mixed" in error
+    assert main(["compare", *map(str, runs.values()), "--mixed"]) == 0
+    other = tmp_path / "other"
+    shutil.copytree(runs["resnet18-0"], other)
+    data = json.loads((other / "data.json").read_text())
+    (other / "data.json").write_text(json.dumps({**data, "sha256": "0" * 64}))
+    assert main(["compare", *four(runs), str(other)]) == 2
+    assert "trained on other data" in capsys.readouterr().err
+    assert compare([*four(runs), other], mixed=True).pairs == []
+    assert main(["compare", *four(runs), "--group", "colour"]) == 2
+    assert "group: found 'colour', allowed: attention" in capsys.readouterr().err
+    (other / "per_query.npz").write_bytes(b"damaged")
+    assert main(["compare", str(other), str(runs["osnet_x0_25-0"]), "--mixed"]) == 0  # no pairs: not needed
+    (other / "data.json").write_text(json.dumps(data))
+    assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
+    assert "per_query.npz: not readable" in capsys.readouterr().err
+
+
+def test_pareto_front(tmp_path: Path) -> None:
+    points = [Point("a", [10e6], [0.5]), Point("b", [20e6], [0.4]), Point("c", [30e6], [0.7])]
+    draw_scatter(points, tmp_path / "front.svg")
+    from dnas.draw.scatter import _front
+
+    assert _front(points) == ([10, 30, 30, 30], [50, 50, 70, 70])
+
+
+def test_eval_is_what_the_run_reported(
+    runs: dict[str, Path], pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = runs["resnet18-0"]
+    output = tmp_path / "eval.json"
+    assert main(["eval", str(folder), "--rerank", "--k1", "5", "--json", "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    result = json.loads(out.strip().splitlines()[-1])
+    assert json.loads(output.read_text()) == result
+    reported = read_run(folder).summary["test"]
+    assert {name: result["plain"]["all"][name] for name in reported} == pytest.approx(reported)
+    cameras = result["plain"]["cameras"]
+    total = sum(values["queries"] for values in cameras.values())
+    weighted = sum(values["mAP"] * values["queries"] for values in cameras.values()) / total
+    assert weighted == pytest.approx(reported["mAP"])
+    assert result["reranked"]["settings"] == {"k1": 5, "k2": 6, "weight": 0.3}
+    assert "k-reciprocal re-ranking" in out
+    assert "camera 1" in out
+    assert main(["eval", str(folder), "--distance", "euclidean", "--rerank"]) == 2
+    assert "rerank: found with distance euclidean, allowed with: cosine" in capsys.readouterr().err
+
+
+def test_eval_with_mirror_images(runs: dict[str, Path], pedestrians: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[Any] = ["eval", str(runs["resnet18-2"]), "--data", str(pedestrians), "--json"]
+    found = []
+    for extra in ([], ["--flip_average"]):
+        assert main([*words, *extra]) == 0
+        found.append(json.loads(capsys.readouterr().out.strip().splitlines()[-1]))
+    reported = read_run(runs["resnet18-2"]).summary["test"]
+    assert found[1]["plain"]["all"]["mAP"] == pytest.approx(reported["mAP"])
+    assert found[0]["protocol"] != found[1]["protocol"]
+    run = load(runs["resnet18-2"], "cpu")
+    images = run.decode(load_data(pedestrians).query)
+    assert run.embed(images).shape == (len(images), 64)
