@@ -191,13 +191,14 @@ def read_one(root: Path) -> ReIDData:
     return ReIDData(root.resolve().name, name, **layout.read(root))
 
 
-def load_data(data: str | Path, test_on: str | None = None, for_training: bool = True) -> ReIDData:
+def load_data(data: str | Path, test_on: str | None = None, for_training: bool = True, tested: bool = True) -> ReIDData:
     """The data sets of `--data` and `--test_on`.
 
     Args:
         data: a folder or CSV manifest, or several with commas between: train on all of them.
         test_on: take query and gallery from this one.
         for_training: refuse sets that nothing can be trained on.
+        tested: whether query and gallery are needed.
 
     Raises:
         UserError: nothing there, an unknown layout, a name or line that does not parse, one identity or none.
@@ -205,13 +206,15 @@ def load_data(data: str | Path, test_on: str | None = None, for_training: bool =
     text = str(data)
     names = [text] if Path(text).exists() else text.split(",")
     parts = [read_one(Path(name)) for name in names]
-    if len(parts) > 1 and test_on is None:
+    if len(parts) > 1 and test_on is None and tested:
         raise UserError(f"data: found {len(parts)} data sets; say which to test on: --test_on ROOT")
-    found = parts[0]
+    found, train = parts[0], chained([part.train for part in parts])
+    name = "+".join(part.name for part in parts)
     if test_on is not None:
-        tested = read_one(Path(test_on))
-        name = f"{'+'.join(part.name for part in parts)}>{tested.name}"
-        found = ReIDData(name, "several", chained([part.train for part in parts]), tested.query, tested.gallery)
+        other = read_one(Path(test_on))
+        found = ReIDData(f"{name}>{other.name}", "several", train, other.query, other.gallery)
+    elif len(parts) > 1:
+        found = ReIDData(name, "several", train, Split.of([]), Split.of([]))
     if for_training and len(np.unique(found.train.pids)) < 2:
         count = len(np.unique(found.train.pids))
         raise UserError(f"data: {data}: found {count} training identities, training needs at least two")

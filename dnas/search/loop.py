@@ -31,17 +31,15 @@ from dnas.run.files import read_json
 from dnas.run.folder import RunFolder
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric, make_optimiser
+from dnas.search.budget import Budget
+from dnas.search.children import Children
 from dnas.search.config import SearchConfig
-from dnas.search.derive import derive
 from dnas.search.health import Health, Moves, examine
 from dnas.search.relaxation import Draws, Relaxation, entropies, leave_one_out
-from dnas.search.supernet import SupernetBuilder, inherit
-from dnas.space.cost import Count
+from dnas.search.supernet import SupernetBuilder
 from dnas.space.genotype import Genotype
-from dnas.space.latency import read_latency
-from dnas.space.spec import Choices, Space, decisions, fill
+from dnas.space.spec import Choices, Space, decisions
 
-RECALIBRATION_BATCHES = 20
 LATENCY = "latency.json"
 """The latency table of a search, copied into its folder."""
 STATE = ("net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
@@ -54,15 +52,14 @@ class Search:
     def __init__(self, config: SearchConfig, space: Space) -> None:
         self.config, self.device = config, pick_device(config.device)
         self.space = space.resized(config.input.height or space.height, config.input.width or space.width)
-        self.cost = self.space.spec.cost(self.space.input)
         known = decisions(space.spec)
         if not known:
             raise UserError(f"space: {space.name} has no open decision: there is nothing to search")
-        self.budgeted = self._budgeted()
+        self.budget = Budget(config.budget, self.space)
         self.relaxation = Relaxation(known).to(self.device)
         self.moves = Moves(known).to(self.device)
-        self.choices = self._derive()  # refuses an impossible budget before anything is read
-        data = load_data(config.data)
+        self.choices = self.budget.derive(self.relaxation)  # refuses an impossible budget before anything is read
+        data = load_data(config.data, tested=False)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
@@ -83,6 +80,7 @@ class Search:
         self.weight_optimiser = make_optimiser(self.net.parameters(), config.optim)
         self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
         self.augment = Augmenter(config.input)
+        self.children = Children(self.space, self.net, self.train, self.augment, config.seed)
         self.epoch = 0
 
     def run(self, folder: RunFolder) -> None:
@@ -94,7 +92,7 @@ class Search:
                 start = time.perf_counter()
                 metrics = self._train_epoch()
                 trained = time.perf_counter() - start
-                self.choices = self._derive()
+                self.choices = self.budget.derive(self.relaxation)
                 last = self.epoch + 1 == config.optim.epochs
                 if last and config.arch.samples:
                     metrics["sampled"] = self._best_of_samples()
@@ -113,9 +111,9 @@ class Search:
                     if kind not in warned:  # once, not in every epoch; the log of metrics has all of them
                         warned.add(kind)
                         progress.say(f"warning: {warning}")
-        folder.save_inherited(self.recalibrated(self.choices).state_dict())
+        folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
-        folder.write("cost.json", counted | self._expected_cost())
+        folder.write("cost.json", counted | self.budget.expected(self.relaxation))
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in STATE}
@@ -128,7 +126,7 @@ class Search:
 
     def evaluate(self, choices: Choices) -> dict[str, float]:
         """Held-out retrieval of a child with inherited weights and recalibrated batch norm."""
-        return retrieve_within(self.recalibrated(choices), self.held_out).metrics()
+        return retrieve_within(self.children.recalibrated(choices), self.held_out).metrics()
 
     def evaluate_supernet(self) -> dict[str, float]:
         """Held-out retrieval of the supernet as it is: `full` by its probabilities, else the derived network in it."""
@@ -143,40 +141,11 @@ class Search:
         generator = seeds.generator(self.config.seed, "derive")
         children = [self.choices]
         for _ in range(self.config.arch.samples):
-            child = self._derive(self.relaxation.perturbed(generator))
+            child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
             children += [child] if child not in children else []
         scores = [self.evaluate(child)["mAP"] for child in children]
         self.choices = children[scores.index(max(scores))]
         return [{"choices": child, "mAP": score} for child, score in zip(children, scores, strict=True)]
-
-    def recalibrated(self, choices: Choices) -> ReIDNet:
-        """The child of these choices with inherited weights and batch norm statistics of its own."""
-        child = self.child(choices)
-        self._recalibrate(child)
-        return child
-
-    def child(self, choices: Choices) -> ReIDNet:
-        """The plain network of these choices with the supernet's weights, by slicing."""
-        child = ReIDNet(fill(self.space.spec, choices), self.space.input, self.train.identities)
-        child.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        inherit(child, self.net, choices)
-        return child
-
-    @torch.no_grad()
-    def _recalibrate(self, child: ReIDNet) -> None:
-        """Batch norm statistics of the child itself, averaged over about 20 training batches."""
-        norms = [m for m in child.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
-        torch.manual_seed(seeds.derive(self.config.seed, "recalibrate"))  # DCS draws noise in training mode
-        generator = seeds.generator(self.config.seed, "recalibrate")
-        child.train()
-        for _ in range(RECALIBRATION_BATCHES):
-            index = torch.randint(len(self.train), (64,), generator=generator)
-            batch = self.train.take(index, self.device)
-            child(self.augment(batch, draw(len(index), generator)))
-        child.eval()
 
     def _train_epoch(self) -> dict[str, Any]:
         config, epoch = self.config, self.epoch
@@ -192,7 +161,7 @@ class Search:
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
         if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
-            embedding = embed(self.recalibrated(self.choices), self.train)
+            embedding = embed(self.children.recalibrated(self.choices), self.train)
             clustering = seeds.generator(config.seed, "cluster", epoch)
             self.objective.statistics.refresh(embedding, self.train.labels.to(self.device), clustering)
         self.net.train()
@@ -233,7 +202,7 @@ class Search:
         terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
         loss = sum(terms.values(), torch.zeros((), device=self.device))
         if joint:
-            loss = loss + self._expected_excess(at) + self._settling(at)
+            loss = loss + self._cost(at) + self._settling(at)
         self.weight_optimiser.zero_grad(set_to_none=True)
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -245,7 +214,7 @@ class Search:
     def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
         """One step of the logits alone under the current draw; the weights get no gradient."""
         terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
-        loss = sum(terms.values(), self._expected_excess(at) + self._settling(at))
+        loss = sum(terms.values(), self._cost(at) + self._settling(at))
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward(inputs=[self.relaxation.logits_HK])
         self.logit_optimiser.step()
@@ -254,13 +223,13 @@ class Search:
     def _score_step(self, indices: NDArray[np.int64], at: float, step: int, draws: Draws) -> Tensor:
         """One step of the logits by the score function: one batch under all draws but the first, without backward."""
         inputs, labels = self._batch(self.logit_images, indices, (self.epoch, step, 1))
-        losses = []
+        losses, progress = [], at / self.config.optim.epochs
         with torch.no_grad():
             for n in range(1, len(draws.index_NH)):
                 self.relaxation.use(draws, n)
-                terms = self.objective(self.net(inputs), labels, at / self.config.optim.epochs, follow=False)
-                cost = torch.full((), float(self.budgeted.at(self.relaxation.drawn())), device=self.device)
-                losses.append(sum(terms.values(), self._excess(cost, at)))
+                terms = self.objective(self.net(inputs), labels, progress, follow=False)
+                cost = torch.full((), float(self.budget.count.at(self.relaxation.drawn())), device=self.device)
+                losses.append(sum(terms.values(), self.budget.excess(cost, progress)))
         loss_R = torch.stack(losses)
         loss = leave_one_out(loss_R, self.relaxation.log_probability(draws)[1:]) + self._settling(at)
         self.logit_optimiser.zero_grad(set_to_none=True)
@@ -276,7 +245,7 @@ class Search:
             "probabilities": {key: p.tolist() for key, p in probabilities.items()},
             "entropy": entropies(probabilities),
             "moves": self.moves.follow(self.relaxation.logits()),
-            **self._expected_cost(),
+            **self.budget.expected(self.relaxation),
             "budget": self.config.budget.kind,
             "target": self.config.budget.limit,
             "selected": {name: share for name, share in shares.items() if not math.isnan(share)},
@@ -295,20 +264,9 @@ class Search:
         numbers = draw(len(indices), seeds.generator(self.config.seed, "augment", *seed))
         return self.augment(batch, numbers), batch.labels
 
-    def _expected_excess(self, at: float) -> Tensor:
-        """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""
-        if self.config.budget.limit is None:
-            return torch.zeros((), device=self.device)
-        return self._excess(self.budgeted.expected(self.relaxation.distribution()), at)
-
-    def _excess(self, cost: Tensor, at: float) -> Tensor:
-        """lambda |log(cost / budget)|, or only what is above it."""
-        budget = self.config.budget
-        if budget.limit is None:
-            return torch.zeros((), device=self.device)
-        excess = torch.log(cost / budget.limit)
-        weight = budget.weight * at / self.config.optim.epochs
-        return weight * (excess.abs() if budget.aim == "at" else torch.relu(excess))
+    def _cost(self, at: float) -> Tensor:
+        """The term of the loss for the expected cost."""
+        return self.budget.expected_excess(self.relaxation, at / self.config.optim.epochs)
 
     def _settling(self, at: float) -> Tensor:
         """The entropy of the choices: sought at first, avoided at the end."""
@@ -316,34 +274,11 @@ class Search:
             return torch.zeros((), device=self.device)
         return self.config.arch.entropy * (2 * at / self.config.optim.epochs - 1) * self.relaxation.mean_entropy()
 
-    def _expected_cost(self) -> dict[str, float]:
-        weights = {key: p.double() for key, p in self.relaxation.probabilities().items()}
-        found = {
-            "expected_macs": float(self.cost.macs.expected(weights)),
-            "expected_params": float(self.cost.params.expected(weights)),
-        }
-        if self.config.budget.kind == "latency":
-            found["expected_latency_ms"] = float(self.budgeted.expected(weights)) / 1e6
-        return found
-
-    def _budgeted(self) -> Count:
-        """The cost that the budget is about."""
-        budget = self.config.budget
-        if budget.latency_table is not None:
-            table = read_latency(Path(budget.latency_table), self.space)
-            return table.count(self.space.spec, self.space.input)
-        return self.cost.params if budget.kind == "params" else self.cost.macs
-
-    def _derive(self, scores: dict[str, list[float]] | None = None) -> dict[str, Any]:
-        budget = self.config.budget
-        known = self.relaxation.decisions
-        return derive(known, scores or self.relaxation.logits(), self.budgeted, budget.limit, budget.unit)
-
     def _health(self, metrics: dict[str, Any], last: bool) -> Health:
         arch, known = self.config.arch, self.relaxation.decisions
         index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
         probabilities = self.relaxation.probabilities()
-        expected = float(self.budgeted.expected({key: p.double() for key, p in probabilities.items()}))
+        expected = float(self.budget.count.expected({key: p.double() for key, p in probabilities.items()}))
         return examine(
             self.space.spec,
             self.space.input,
@@ -351,7 +286,7 @@ class Search:
             self.choices,
             probabilities,
             metrics["moves"],
-            (expected, float(self.budgeted.at(index))),
+            (expected, float(self.budget.count.at(index))),
             (metrics["temperature"] if arch.mode != "score" else 0.0, arch.temperature),  # score has no temperature
             last,
         )
@@ -363,7 +298,7 @@ class Search:
             "budget": {self.config.budget.kind: self.config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),
-            **self._expected_cost(),
+            **self.budget.expected(self.relaxation),
         }  # fmt: skip
         return Genotype.of(self.space, self.choices, summary)
 

@@ -194,8 +194,8 @@ def step_parts(state: Search) -> dict[str, Step]:
         ),
         "draw": lambda: state.relaxation.sample(1.0, mode, generator),
         "losses with the bound, backward to the features": objective,
-        "expected cost": lambda: void(state.budgeted.expected(state.relaxation.distribution())),
-        "deriving (once an epoch)": lambda: void(state._derive()),
+        "expected cost": lambda: void(state.budget.count.expected(state.relaxation.distribution())),
+        "deriving (once an epoch)": lambda: void(state.budget.derive(state.relaxation)),
     }
 
 

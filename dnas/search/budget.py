@@ -1,0 +1,65 @@
+"""What the networks of a search cost, what they may cost, and the term of the loss that holds them to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnas.search.config import BudgetConfig
+from dnas.search.derive import derive
+from dnas.search.relaxation import Relaxation
+from dnas.space.latency import read_latency
+from dnas.space.spec import Space
+
+
+class Budget:
+    """The budget of a search in a space.
+
+    Raises:
+        UserError: a latency table that does not fit the space.
+    """
+
+    def __init__(self, config: BudgetConfig, space: Space) -> None:
+        self.config = config
+        self.cost = space.spec.cost(space.input)
+        self.count = self.cost.params if config.kind == "params" else self.cost.macs  # what the budget is about
+        if config.latency_table is not None:
+            self.count = read_latency(Path(config.latency_table), space).count(space.spec, space.input)  # nanoseconds
+
+    def derive(self, relaxation: Relaxation, scores: dict[str, list[float]] | None = None) -> dict[str, Any]:
+        """The network of largest summed scores (the logits without) within the budget.
+
+        Raises:
+            UserError: no network of the space is within the budget.
+        """
+        config = self.config
+        return derive(relaxation.decisions, scores or relaxation.logits(), self.count, config.limit, config.unit)
+
+    def expected_excess(self, relaxation: Relaxation, progress: float) -> Tensor:
+        """The cost term under softmax(a), not under the draw: the expectation has an exact gradient."""
+        weights = relaxation.distribution()
+        if self.config.limit is None:
+            return next(iter(weights.values())).new_zeros(())
+        return self.excess(self.count.expected(weights), progress)
+
+    def excess(self, cost: Tensor, progress: float) -> Tensor:
+        """lambda |log(cost / budget)|, or only what is above it; lambda grows with the progress (0 to 1)."""
+        config = self.config
+        if config.limit is None:
+            return torch.zeros_like(cost)
+        excess = torch.log(cost / config.limit)
+        return config.weight * progress * (excess.abs() if config.aim == "at" else torch.relu(excess))
+
+    def expected(self, relaxation: Relaxation) -> dict[str, float]:
+        """Expected costs under the current probabilities, for logs and genotypes."""
+        weights = {key: p.double() for key, p in relaxation.probabilities().items()}
+        found = {
+            "expected_macs": float(self.cost.macs.expected(weights)),
+            "expected_params": float(self.cost.params.expected(weights)),
+        }
+        if self.config.kind == "latency":
+            found["expected_latency_ms"] = float(self.count.expected(weights)) / 1e6
+        return found
