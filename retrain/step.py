@@ -76,6 +76,10 @@ class Stepper:
         return nullcontext()
 
     def _update(self, at: float) -> None:
+        if self.waiting < self.config.accumulate:  # the end of an epoch: fewer batches than were divided by
+            for parameter in self.net.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.config.accumulate / self.waiting)
         for group in self.optimiser.param_groups:
             group["lr"] = self.optim.lr_at(at)
         if self.config.clip > 0:

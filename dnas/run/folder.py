@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from dnas.errors import UserError
+from dnas.run import distributed
 from dnas.run.files import load_tensors, read_json, read_yaml, save_tensors, write_json, write_text
 
 INHERITED = "checkpoints/inherited.pt"
@@ -150,7 +151,9 @@ class RunFolder:
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
                 reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
                 raise UserError(f"{file}: does not fit this run ({reason})") from error
-        self.rewind(state.epoch)
+        if distributed.rank() == 0:
+            self.rewind(state.epoch)
+        distributed.wait_for_all()
 
 
 def environment() -> dict[str, object]:

@@ -223,3 +223,18 @@ def test_torchrun_writes_one_run(pedestrians: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows[0]] == [0, 1]
     assert rows[0][0]["loss"] == pytest.approx(rows[1][0]["loss"], rel=1e-3)
     assert load(both, "cpu").model.name == "resnet18 x0.125 + none,dcs,none,se"
+
+
+def test_fewer_batches_at_the_end_of_an_epoch_weigh_the_same() -> None:
+    pixels, labels = images()
+    inputs = augment(whole(pixels[:8]), InputConfig(), draw(8, torch.Generator())).double()
+    gradients = []
+    for accumulate in (1, 4):
+        stepper = make(TrainConfig(accumulate=accumulate), LossConfig(eta=0))
+        found: list[torch.Tensor] = []
+        watch(stepper, lambda gradients, found=found: found.extend(g.clone() for g in gradients))
+        torch.manual_seed(0)
+        stepper(inputs, labels[:8], 0.0, last=True)
+        gradients.append(found)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
