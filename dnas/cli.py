@@ -306,7 +306,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Entry point. Returns the exit code: 0, 2 for bad input, 130 when interrupted (143 by SIGTERM)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _run(arguments)
@@ -317,11 +317,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         errors.print(f"dnas: error: {where}{error.strerror or error}", markup=False)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         errors.print(
             "dnas: interrupted; what a search or retraining wrote is whole: go on with --resume DIR", markup=False
         )
-        return 130
+        return 128 + getattr(interrupt, "number", 2)
     return 0
 
 

@@ -11,6 +11,7 @@ from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
+from dnas.run.position import CheckpointConfig
 from dnas.run.schedules import OptimConfig
 
 
@@ -89,6 +90,7 @@ class RetrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         if self.genotype is None and self.backbone is None:

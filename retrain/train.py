@@ -23,10 +23,10 @@ from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
-from dnas.run.averages import Averages
 from dnas.run.device import pick_device
 from dnas.run.files import load_tensors, read_json
 from dnas.run.folder import INHERITED, RunFolder
+from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
@@ -71,21 +71,24 @@ class Retraining:
             found = f"{self.sampler.identities} identities a batch for {distributed.world()} processes"
             raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
         self.augment = Augmenter(config.input)
-        self.epoch = 0
+        self.position = Position()
 
     def run(self, folder: RunFolder) -> None:
         """Train to the end, from wherever this state is, then evaluate (the first of several processes)."""
         epochs = self.config.optim.epochs
         log = folder.path / "log.txt"
-        with EpochProgress(f"retrain {self.model.name}", epochs, self.epoch, log) as progress:
-            while self.epoch < epochs:
+        position, title = self.position, f"retrain {self.model.name}"
+        with EpochProgress(title, epochs, position.epoch, log) as progress, stoppable() as stop:
+            pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
+            while position.epoch < epochs:
                 start = time.perf_counter()
-                metrics = self._train_epoch()
+                metrics = self._train_epoch(pauses)
                 trained = time.perf_counter() - start
-                self.epoch += 1
+                position.finish()
                 if distributed.rank() == 0:
                     self._finish_epoch(folder, progress, metrics, trained, start)
                 distributed.wait_for_all()
+                stop.check()
         if distributed.rank() == 0:
             self.evaluate(folder)
         distributed.wait_for_all()
@@ -95,27 +98,34 @@ class Retraining:
     ) -> None:
         """Look at the held-out identities if it is time, log, and save."""
         news = dict(metrics["loss"])
-        if self.held_out and self.config.eval_every and self.epoch % self.config.eval_every == 0:
+        epoch = self.position.epoch
+        if self.held_out and self.config.eval_every and epoch % self.config.eval_every == 0:
             metrics["held_out"] = self._retrieve_held_out(self.held_out)
             metrics["information"] = {"train": self._probe(self.train), "held_out": self._probe(self.held_out)}
             news["held-out mAP"] = metrics["held_out"]["mAP"]
         folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
-        folder.save(self.state())
-        progress.epoch(self.epoch - 1, news)
+        self._save(folder)
+        progress.epoch(epoch - 1, news)
 
-    def state(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, **{name: part.state_dict() for name, part in self.step.parts().items()}}
+    def _save(self, folder: RunFolder) -> None:
+        if distributed.rank() == 0:
+            folder.save({name: part.state_dict() for name, part in self._parts().items()}, self.position)
+
+    def _parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, each with `state_dict` and `load_state_dict`."""
+        return {"position": self.position, **self.step.parts()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name, part in self.step.parts().items():
+        for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.epoch = state["epoch"]
 
-    def _train_epoch(self) -> dict[str, Any]:
-        config, epoch, optim = self.config, self.epoch, self.config.optim
+    def _train_epoch(self, pauses: Pauses) -> dict[str, Any]:
+        """The steps of an epoch that are still to be done."""
+        config, position, optim = self.config, self.position, self.config.optim
+        epoch, done = position.epoch, position.step
         for net in {self.net, self.step.final}:
             set_temperature(net, geometric(optim.dcs_temperature, optim.dcs_temperature_end, epoch, optim.epochs))
-        if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / optim.epochs) > 0:
+        if done == 0 and config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / optim.epochs) > 0:
             clustering = seeds.generator(config.seed, "cluster", epoch)
             images = self.train.shard(distributed.rank(), distributed.world())
             labels = images.labels.to(self.device)
@@ -123,19 +133,19 @@ class Retraining:
         batches = self.sampler.epoch(epoch)  # global ones: every rank takes identities of its own from each
         rows = distributed.own(batches.shape[1])
         self.net.train()
-        losses, watched = Averages(), Averages()
-        for step, batch in enumerate(self.train.stream(batches[:, rows], self.device)):
+        for step, batch in enumerate(self.train.stream(batches[done:, rows], self.device), start=done):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             numbers = draw(batches.shape[1], seeds.generator(config.seed, "augment", epoch, step))[rows]
             inputs = self.augment(batch, numbers)
             terms = self.step(inputs, batch.labels, epoch + step / len(batches), last=step + 1 == len(batches))
-            losses.add(terms)
-            watched.add(self.objective.watched)
+            position.losses.add(terms)
+            position.watched.add(self.objective.watched)
+            pauses.after_step(len(batches), ready=self.step.waiting == 0)
         return {
             "epoch": epoch,
             "lr": optim.lr_at(epoch),
-            "loss": losses.means(),
-            "assignment": watched.means(),
+            "loss": position.losses.means(),
+            "assignment": position.watched.means(),
             "selected": selected_shares(self.net),
         }
 
@@ -154,7 +164,7 @@ class Retraining:
             "model": self.model.name,
             "start": "weights" if config.weights else "inherited" if config.inherit else "scratch",
             "seed": config.seed,
-            "epochs": self.epoch,
+            "epochs": self.position.epoch,
             "evaluated": "moving average" if config.train.ema else "last epoch",
             "protocol": {"distance": config.distance, "flip_average": config.flip_average},
             "information": information,
@@ -214,7 +224,8 @@ def retrain(config: RetrainConfig) -> RunFolder:
             if config.inherit:
                 folder.save_inherited(load_tensors(source.parent / INHERITED))
     distributed.wait_for_all()
-    state.run(folder)
+    with folder.locked():
+        state.run(folder)
     return folder
 
 
@@ -230,6 +241,7 @@ def resume(path: str | Path, space: str | None = None) -> RunFolder:
     folder = RunFolder.open(path)
     config = stored_config(folder, space)
     state = Retraining(replace(config, device=distributed.start(config.device)))
-    folder.continue_with(state, state.fingerprint)
-    state.run(folder)
+    with folder.locked():
+        folder.continue_with(state, state.fingerprint)
+        state.run(folder)
     return folder

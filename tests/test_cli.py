@@ -13,6 +13,8 @@ from dnas.cli import main
 from dnas.data.layouts import load_data
 from dnas.run.config import from_plain
 from dnas.run.files import read_yaml
+from dnas.run.folder import RunFolder
+from dnas.run.position import Position
 from dnas.search.config import SearchConfig
 from retrain.config import RetrainConfig
 from retrain.load import load
@@ -112,10 +114,8 @@ def test_samples_inherited_weights_and_a_parameter_budget(
     assert run("retrain", *road, *words, "--out", tmp_path / "inherited") == 0
     summary = json.loads((tmp_path / "inherited" / "summary.json").read_text())
     assert summary["start"] == "inherited"
-    state, weights = (
-        torch.load(folder / "checkpoints" / name, weights_only=True)
-        for folder, name in ((tmp_path / "inherited", "last.pt"), (found, "inherited.pt"))
-    )
+    state = RunFolder(tmp_path / "inherited").load()
+    weights = torch.load(found / "checkpoints" / "inherited.pt", weights_only=True)
     for name, tensor in weights.items():  # a learning rate of zero keeps them
         if not name.startswith("classifier.") and "running_" not in name and "num_batches" not in name:
             torch.testing.assert_close(state["net"][name], tensor, rtol=0, atol=0)
@@ -147,7 +147,7 @@ def test_published_weights_load_into_a_supernet(
     words = [*SMALL, "--data", pedestrians, "--holdout", 0.4, "--space", "small_resnet", "--optim.epochs", 1]
     out = tmp_path / "run"
     assert run("search", *words, "--optim.lr", 0, "--weights", tmp_path / "resnet18.pth", "--out", out) == 0
-    state = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["net"]
+    state = RunFolder(out).load()["net"]
     wanted = torchvision_resnet.state_dict()["layer3.0.conv1.weight"]
     assert any(tensor.shape == wanted.shape and torch.equal(tensor, wanted) for tensor in state.values())
     capsys.readouterr()
@@ -214,11 +214,10 @@ def test_resume_continues_search_and_retraining(
     pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop after the first epoch, go on: the same log, genotype and result as without the stop."""
-    from dnas.run.folder import RunFolder
 
-    def stop_after_first(self: RunFolder, state: dict[str, object]) -> None:
-        save(self, state)
-        if state["epoch"] == 1:
+    def stop_after_first(self: RunFolder, state: dict[str, object], position: Position) -> None:
+        save(self, state, position)
+        if position.epoch == 1:
             raise KeyboardInterrupt
 
     save = RunFolder.save

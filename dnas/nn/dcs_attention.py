@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H W, N = H * W tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -82,12 +83,16 @@ class DCSAttentionModule(NonLocalModule):
         return masked
 
 
-def set_temperature(network: nn.Module, temperature: float) -> None:
-    """Start an epoch: set tau of every channel selection, and forget which share it selected before."""
-    for module in network.modules():
+def set_temperature(network: nn.Module, temperature: float, selected: Mapping[str, float] | None = None) -> None:
+    """Set tau of every channel selection, and forget which share it selected before.
+
+    Args:
+        selected: shares to put back, where an epoch goes on.
+    """
+    for name, module in network.named_modules():
         if isinstance(module, ChannelSelection):
             module.temperature = temperature
-            module.selected = torch.full_like(module.selected, torch.nan)
+            module.selected = torch.full_like(module.selected, (selected or {}).get(name, torch.nan))
 
 
 def selected_shares(network: nn.Module) -> dict[str, float]:

@@ -22,7 +22,8 @@ def temporary(file: Path) -> Iterator[Path]:
     unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield unfinished
-        os.replace(unfinished, file)
+        if unfinished.exists():  # it may have been given another name already
+            os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -71,9 +72,18 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
 
 
+def write_tensors(file: Path, state: dict[str, Any]) -> None:
+    """Tensors and plain data only, so that they load with `weights_only`; flushed to the disk."""
+    with file.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def save_tensors(file: Path, state: dict[str, Any]) -> None:
-    """A checkpoint: tensors and plain data only, so that it loads with `weights_only`."""
-    replace_file(file, lambda stream: torch.save(state, stream))
+    """`write_tensors`, durably."""
+    with temporary(file) as unfinished:
+        write_tensors(unfinished, state)
 
 
 def load_tensors(file: Path) -> dict[str, Any]:

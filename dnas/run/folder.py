@@ -1,6 +1,6 @@
 """The run folder: everything that compare and report show is read back from here.
 
-    config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/{last,inherited}.pt
+    config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/{EPOCH-STEP-CHECKSUM,inherited}.pt
     genotype.json  cost.json  per_query.npz  summary.json  log.txt
 
 metrics.jsonl holds only what a rerun reproduces; times go to timing.jsonl.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,10 +20,14 @@ from typing import Any, Protocol
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from dnas.errors import UserError
 from dnas.run import distributed
-from dnas.run.files import load_tensors, read_json, read_yaml, save_tensors, write_json, write_text
+from dnas.run.checkpoints import checkpoints, load_checkpoint, save_checkpoint
+from dnas.run.files import read_json, read_yaml, save_tensors, write_json, write_text
+from dnas.run.position import Position
+from dnas.run.progress import errors
 
 INHERITED = "checkpoints/inherited.pt"
 """Weights of the searched network, from the supernet by slicing: in a search's folder, and copied by --inherit."""
@@ -30,7 +36,7 @@ INHERITED = "checkpoints/inherited.pt"
 class Resumable(Protocol):
     """What a run folder can put back to a checkpoint."""
 
-    epoch: int
+    position: Position
 
     def restore(self, state: dict[str, Any]) -> None: ...
 
@@ -125,18 +131,50 @@ class RunFolder:
             kept = [row for row in self.rows(name) if row["epoch"] < epoch]
             write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def save(self, state: dict[str, Any]) -> None:
-        save_tensors(self.path / "checkpoints" / "last.pt", state)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuse a second process in this folder while this lasts. A process that dies lets go.
+
+        Raises:
+            UserError: another process has it.
+        """
+        if distributed.rank() > 0:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.path}: another process is running there") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def save(self, state: dict[str, Any], position: Position) -> None:
+        save_checkpoint(self.path / "checkpoints", state, position.epoch, position.step)
 
     def load(self) -> dict[str, Any]:
-        return load_tensors(self.path / "checkpoints" / "last.pt")
+        """The newest checkpoint that is whole.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = load_checkpoint(self.path / "checkpoints")
+        if found is None:
+            raise UserError(f"{self.path}: no checkpoint yet")
+        state, damaged = found
+        for file in damaged:
+            errors.print(f"dnas: {file}: damaged (checksum), taking the one before", markup=False)
+        return state
 
     def save_inherited(self, state: dict[str, Any]) -> None:
         """The weights that a searched network has from its supernet."""
         save_tensors(self.path / INHERITED, state)
 
     def continue_with(self, state: Resumable, data: dict[str, object]) -> None:
-        """Put a run back to its last whole epoch and forget what was logged since.
+        """Put a run back to its newest checkpoint and forget what was logged since.
 
         Raises:
             UserError: the data changed since, or the checkpoint is damaged or of something else.
@@ -144,15 +182,14 @@ class RunFolder:
         before = self.json("data.json")
         if not isinstance(before, dict) or before.get("sha256") != data["sha256"]:
             raise UserError(f"{self.path}: the data set has changed since this run began (data.json); it cannot go on")
-        file = self.path / "checkpoints" / "last.pt"
-        if file.is_file():
+        if checkpoints(self.path / "checkpoints"):
             try:
-                state.restore(load_tensors(file))
+                state.restore(self.load())
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
                 reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
-                raise UserError(f"{file}: does not fit this run ({reason})") from error
+                raise UserError(f"{self.path}: its checkpoint does not fit this run ({reason})") from error
         if distributed.rank() == 0:
-            self.rewind(state.epoch)
+            self.rewind(state.position.epoch)
         distributed.wait_for_all()
 
 

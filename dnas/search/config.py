@@ -11,6 +11,7 @@ from dnas.data.augment import InputConfig
 from dnas.errors import UserError, check_range
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
+from dnas.run.position import CheckpointConfig
 from dnas.run.schedules import OptimConfig
 from dnas.search.relaxation import Mode
 
@@ -150,6 +151,7 @@ class SearchConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=40))
     arch: ArchConfig = field(default_factory=ArchConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         check_range(self, "", 0.001, 0.999, "holdout")

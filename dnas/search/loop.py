@@ -25,10 +25,10 @@ from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
-from dnas.run.averages import Averages
 from dnas.run.device import pick_device
 from dnas.run.files import read_json
 from dnas.run.folder import RunFolder
+from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import EpochProgress, console
 from dnas.run.schedules import geometric, make_optimiser
 from dnas.search.budget import Budget
@@ -42,7 +42,7 @@ from dnas.space.spec import Choices, Space, decisions
 
 LATENCY = "latency.json"
 """The latency table of a search, copied into its folder."""
-STATE = ("net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
+STATE = ("position", "net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
 """What a checkpoint holds."""
 
 
@@ -81,48 +81,52 @@ class Search:
         self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
         self.augment = Augmenter(config.input)
         self.children = Children(self.space, self.net, self.train, self.augment, config.seed)
-        self.epoch = 0
+        self.position = Position()
+        self.selected: dict[str, float] = {}  # shares of channels, from the checkpoint that an epoch goes on from
 
     def run(self, folder: RunFolder) -> None:
         """Search to the end, from wherever this state is."""
         config = self.config
         warned: set[str] = set()
-        with EpochProgress("search", config.optim.epochs, self.epoch, folder.path / "log.txt") as progress:
-            while self.epoch < config.optim.epochs:
+        position, log = self.position, folder.path / "log.txt"
+        with EpochProgress("search", config.optim.epochs, position.epoch, log) as progress, stoppable() as stop:
+            pauses = Pauses(config.checkpoint, position, stop, lambda: folder.save(self.state(), position))
+            while position.epoch < config.optim.epochs:
                 start = time.perf_counter()
-                metrics = self._train_epoch()
+                metrics = self._train_epoch(pauses)
                 trained = time.perf_counter() - start
                 self.choices = self.budget.derive(self.relaxation)
-                last = self.epoch + 1 == config.optim.epochs
+                last = position.epoch + 1 == config.optim.epochs
                 if last and config.arch.samples:
                     metrics["sampled"] = self._best_of_samples()
-                if last or (config.eval_every and (self.epoch + 1) % config.eval_every == 0):
+                if last or (config.eval_every and (position.epoch + 1) % config.eval_every == 0):
                     metrics["held_out"] = self.evaluate(self.choices)
                     metrics["held_out_supernet"] = self.evaluate_supernet()
                 health = self._health(metrics, last)
                 metrics["health"] = health.plain()
                 folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
                 self._genotype(metrics).save(folder.genotype_file)
-                self.epoch += 1
-                folder.save(self.state())
-                progress.epoch(self.epoch - 1, self._news(metrics))
+                position.finish()
+                folder.save(self.state(), position)
+                progress.epoch(position.epoch - 1, self._news(metrics))
                 for warning in health.warnings:
                     kind = warning.split(":")[0]
                     if kind not in warned:  # once, not in every epoch; the log of metrics has all of them
                         warned.add(kind)
                         progress.say(f"warning: {warning}")
+                stop.check()
         folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self.budget.expected(self.relaxation))
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in STATE}
-        return {"epoch": self.epoch, "choices": dict(self.choices), **parts}
+        return {"choices": dict(self.choices), "selected": selected_shares(self.net), **parts}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name in STATE:
             getattr(self, name).load_state_dict(state[name])
-        self.epoch, self.choices = state["epoch"], state["choices"]
+        self.choices, self.selected = state["choices"], state["selected"]
 
     def evaluate(self, choices: Choices) -> dict[str, float]:
         """Held-out retrieval of a child with inherited weights and recalibrated batch norm."""
@@ -147,12 +151,14 @@ class Search:
         self.choices = children[scores.index(max(scores))]
         return [{"choices": child, "mAP": score} for child, score in zip(children, scores, strict=True)]
 
-    def _train_epoch(self) -> dict[str, Any]:
-        config, epoch = self.config, self.epoch
+    def _train_epoch(self, pauses: Pauses) -> dict[str, Any]:
+        """The steps of an epoch that are still to be done."""
+        config, position = self.config, self.position
+        epoch, done = position.epoch, position.step
         arch, epochs = config.arch, config.optim.epochs
         temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
         mask_temperature = geometric(config.optim.dcs_temperature, config.optim.dcs_temperature_end, epoch, epochs)
-        set_temperature(self.net, mask_temperature)
+        set_temperature(self.net, mask_temperature, self.selected if done else None)
         idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
         score = with_logits and arch.mode == "score"  # it needs no backward pass: it always has a step of its own
@@ -160,13 +166,12 @@ class Search:
         count = 1 + arch.draws if score else 2
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
-        if config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
+        if done == 0 and config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
             embedding = embed(self.children.recalibrated(self.choices), self.train)
             clustering = seeds.generator(config.seed, "cluster", epoch)
             self.objective.statistics.refresh(embedding, self.train.labels.to(self.device), clustering)
         self.net.train()
-        losses, watched = Averages(), Averages()
-        for step, indices in enumerate(batches):
+        for step, indices in enumerate(batches[done:], start=done):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             noise = seeds.generator(config.seed, "draw", epoch, step)
             at = epoch + step / len(batches)
@@ -178,14 +183,15 @@ class Search:
             elif with_logits and not joint:
                 self.relaxation.use(draws, 1, gradient=True)
                 terms["logit_loss"] = self._logit_step(logit_batches[step], at, step)
-            losses.add(terms)
-            watched.add(self.objective.watched)
+            position.losses.add(terms)
+            position.watched.add(self.objective.watched)
+            pauses.after_step(len(batches))
         return {
             "epoch": epoch,
             "temperature": temperature,
             "mask_temperature": mask_temperature,
-            "loss": losses.means(),
-            "assignment": watched.means(),
+            "loss": position.losses.means(),
+            "assignment": position.watched.means(),
             **self._architecture(),
         }
 
@@ -193,13 +199,13 @@ class Search:
         """As many batches for the logits as for the weights: passes over the smaller share, one after the other."""
         sampler = self._sampler(self.logit_images)
         rounds = -(-count // len(sampler))
-        return [batch for turn in range(rounds) for batch in sampler.epoch(self.epoch * 1000 + turn)]
+        return [batch for turn in range(rounds) for batch in sampler.epoch(self.position.epoch * 1000 + turn)]
 
     def _weight_step(self, indices: NDArray[np.int64], at: float, step: int, joint: bool) -> dict[str, Tensor]:
         """One step of the weights (`joint`: and of the logits) under the current draw; `at`: epochs done so far."""
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.config.optim.lr_at(at)
-        terms = self._terms(self.train, indices, at, (self.epoch, step, 0))
+        terms = self._terms(self.train, indices, at, (self.position.epoch, step, 0))
         loss = sum(terms.values(), torch.zeros((), device=self.device))
         if joint:
             loss = loss + self._cost(at) + self._settling(at)
@@ -213,7 +219,7 @@ class Search:
 
     def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
         """One step of the logits alone under the current draw; the weights get no gradient."""
-        terms = self._terms(self.logit_images, indices, at, (self.epoch, step, 1), follow=False)
+        terms = self._terms(self.logit_images, indices, at, (self.position.epoch, step, 1), follow=False)
         loss = sum(terms.values(), self._cost(at) + self._settling(at))
         self.logit_optimiser.zero_grad(set_to_none=True)
         loss.backward(inputs=[self.relaxation.logits_HK])
@@ -222,7 +228,7 @@ class Search:
 
     def _score_step(self, indices: NDArray[np.int64], at: float, step: int, draws: Draws) -> Tensor:
         """One step of the logits by the score function: one batch under all draws but the first, without backward."""
-        inputs, labels = self._batch(self.logit_images, indices, (self.epoch, step, 1))
+        inputs, labels = self._batch(self.logit_images, indices, (self.position.epoch, step, 1))
         losses, progress = [], at / self.config.optim.epochs
         with torch.no_grad():
             for n in range(1, len(draws.index_NH)):
@@ -293,7 +299,7 @@ class Search:
 
     def _genotype(self, metrics: dict[str, Any]) -> Genotype:
         summary = {
-            "seed": self.config.seed, "epochs": self.epoch + 1, "of_epochs": self.config.optim.epochs,
+            "seed": self.config.seed, "epochs": self.position.epoch + 1, "of_epochs": self.config.optim.epochs,
             "data": {"name": self.fingerprint["name"], "sha256": self.fingerprint["sha256"]},
             "budget": {self.config.budget.kind: self.config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
@@ -322,7 +328,8 @@ def search(config: SearchConfig, space: Space) -> RunFolder:
     folder = RunFolder.create(config.out, "search", config, state.fingerprint)
     if config.budget.latency_table is not None:
         folder.write(LATENCY, read_json(Path(config.budget.latency_table)))
-    return _finish(state, folder)
+    with folder.locked():
+        return _finish(state, folder)
 
 
 def resume(config: SearchConfig, space: Space) -> RunFolder:
@@ -335,8 +342,9 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
         config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
     state = Search(config, space)
-    folder.continue_with(state, state.fingerprint)
-    return _finish(state, folder)
+    with folder.locked():
+        folder.continue_with(state, state.fingerprint)
+        return _finish(state, folder)
 
 
 def _finish(state: Search, folder: RunFolder) -> RunFolder:

@@ -22,6 +22,7 @@ from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
+from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from dnas.space.spec import image
 from retrain.config import TrainConfig
@@ -190,7 +191,7 @@ def test_recipes_train_and_go_on(pedestrians: Path, tmp_path: Path) -> None:
         assert main(["retrain", *words]) == 0
         summary = json.loads((out / "summary.json").read_text())
         assert summary["evaluated"] == ("moving average" if name == "rib" else "last epoch")
-        state = torch.load(out / "checkpoints/last.pt", weights_only=True)
+        state = RunFolder(out).load()
         assert ("ema" in state) == (name == "rib")
         loaded = load(out, "cpu").network.state_dict()
         source = {n.removeprefix("module."): v for n, v in state["ema"].items()} if name == "rib" else state["net"]
