@@ -96,7 +96,7 @@ def _check(config: Any) -> None:
     from dnas.data.check import PRIVACY, check, rows
     from dnas.data.layouts import load_data
 
-    data = load_data(config.root, for_training=False)
+    data = load_data(config.root, for_training=False, tested=False)
     summary, findings = check(data)
     beside = f"{summary['looks_like']}: images / identities" if summary["looks_like"] else "published"
     table = Table("split", "images", "identities", "cameras", beside)
@@ -104,7 +104,8 @@ def _check(config: Any) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(f"layout {summary['layout']}; {summary['sizes']}")
-    console.print(f"fingerprint {summary['fingerprint']['sha256']}")
+    fingerprint = summary["fingerprint"]
+    console.print(f"fingerprint {fingerprint['sha256'] if fingerprint else 'none, not everything can be read'}")
     for finding in findings:
         console.print(f"{finding.kind}: {finding.text}", markup=False, soft_wrap=True)
     console.print(PRIVACY)
@@ -221,7 +222,7 @@ def _parser() -> Parser:
     verbs.add_subcommand("compare", compare, help=COMPARE)
     probe = Parser(description=PROBE)
     probe.add_argument("run", type=str, help="folder of a retraining")
-    probe.add_argument("--data", type=str, default=None, help="another data set in the layout of Market-1501")
+    probe.add_argument("--data", type=str, default=None, help="another data set, in any layout of docs/data.md")
     probe.add_argument("--device", type=Device, default="auto", help="auto, cpu, cuda or mps")
     probe.add_argument("--space", type=str, default=None, help="the space of the network, if it is a file of your own")
     probe.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
@@ -230,11 +231,10 @@ def _parser() -> Parser:
     evaluation.add_argument("run", type=str, help="folder of a retraining")
     for flag, meaning in (
         ("rerank", "k-reciprocal re-ranking as well, reported apart (cosine only)"),
-        ("flip_average", "embed every image and its mirror image, and take the mean"),
         ("json", "print the numbers as one line of JSON, last"),
     ):
         evaluation.add_argument(f"--{flag}", action="store_true", help=meaning)
-    evaluation.add_class_arguments(EvalConfig, skip={"run", "rerank", "flip_average", "json"})
+    evaluation.add_class_arguments(EvalConfig, skip={"run", "rerank", "json"})
     verbs.add_subcommand("eval", evaluation, help=_first_line(EvalConfig))
     latency = Parser(description=LATENCY)
     latency.add_argument("--space", type=str, required=True, help="name of a search space, or a Python file")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.eval.bootstrap import Difference, paired_difference
+from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
+from retrain.config import RetrainConfig
 
 IDENTITY = ("data", "test_on", "out", "seed", "genotype", "device")
 """Settings in which the runs of one row may differ: they are seeds of one experiment."""
@@ -32,6 +35,7 @@ class Run:
     start: str
     settings: dict[str, Any]
     fingerprint: str
+    data: str
     cost: dict[str, Any]
     summary: dict[str, Any]
 
@@ -54,7 +58,7 @@ class Run:
         try:
             with np.load(file, allow_pickle=False) as content:
                 return content["ap"], content["pids"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UserError(f"{file}: not readable ({error})") from error
 
 
@@ -116,9 +120,12 @@ def read_run(path: str | Path) -> Run:
     summary = folder.json("summary.json")
     if "test" not in summary:
         raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
-    fingerprint = folder.json("data.json")["sha256"]
-    settings, cost = _flat(folder.config()), folder.json("cost.json")
-    return Run(folder.path, summary["model"], summary["start"], settings, fingerprint, cost, summary)
+    data, cost = folder.json("data.json"), folder.json("cost.json")
+    config = from_plain(
+        RetrainConfig, folder.config(), str(folder.config_file)
+    )  # with what is new since, as it was then
+    settings = _flat(asdict(config))
+    return Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,6 +169,14 @@ def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:
     Raises:
         UserError: no run has such a setting.
     """
+    fingerprints = {run.fingerprint for run in runs}
+    if len(fingerprints) > 1:  # compared all the same, but never in one row
+        found = []
+        for one in sorted(fingerprints):
+            own = [run for run in runs if run.fingerprint == one]
+            suffix = f", on {own[0].data} ({one[:8]})"
+            found += [Group(group.name + suffix, group.start, group.runs) for group in grouped(own, by)]
+        return found
     groups: dict[tuple[str, str], list[Run]] = {}
     if by is not None:
         if not any(by in run.settings for run in runs):
@@ -214,10 +229,13 @@ def compare(
         UserError: a run that cannot be read, or runs that cannot be compared.
     """
     runs = [read_run(path) for path in paths]
+    for run in runs:
+        if sum(other.path.resolve() == run.path.resolve() for other in runs) > 1:
+            raise UserError(f"{run.path}: given twice")
     if not mixed:
         check_comparable(runs)
     groups = grouped(runs, by)
-    same = len({run.fingerprint for run in runs}) == 1
+    same = len({(run.fingerprint, str(run.protocol)) for run in runs}) == 1
     comparison = Comparison(groups, pairs_of(groups) if same else [], mixed)
     if figure is not None:
         points = [Point(group.title, group.values("macs"), [run.mean_ap for run in group.runs]) for group in groups]

@@ -23,14 +23,14 @@ class TrainConfig:
         accumulate: batches whose gradients are averaged before a step of the optimiser.
         clip: largest norm of the gradient; 0: not clipped.
         ema: decay per step of a moving average of the weights, which is then what is evaluated; 0: none.
-        amp: precision of the network in training: `bf16` or `fp16` (with loss scaling; CUDA only), or `off`.
+        amp: precision of the network in training: `bf16` or `fp16` (with loss scaling; CUDA only), or `none`.
         compile: let torch.compile make the network faster; the first step takes a minute or more.
     """
 
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Literal["none", "bf16", "fp16"] = "none"
     compile: bool = False
 
     def __post_init__(self) -> None:

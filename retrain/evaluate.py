@@ -34,8 +34,8 @@ class EvalConfig:
     Args:
         run: folder of a retraining.
         data: data set to evaluate on, in any layout of docs/data.md; the run's own without.
-        distance: cosine of the embeddings, or euclidean.
-        flip_average: embed every image and its mirror image, and take the mean.
+        distance: cosine of the embeddings, or euclidean; as the run was measured without.
+        flip_average: embed every image and its mirror image, and take the mean; as the run was measured without.
         rerank: k-reciprocal re-ranking as well, as rows of its own (cosine only).
         k1: neighbours that must be mutual (re-ranking).
         k2: neighbours that are averaged (re-ranking).
@@ -49,8 +49,8 @@ class EvalConfig:
 
     run: str
     data: str | None = None
-    distance: Distance = "cosine"
-    flip_average: bool = False
+    distance: Distance | None = None
+    flip_average: bool | None = None
     rerank: bool = False
     k1: int = 20
     k2: int = 6
@@ -64,8 +64,6 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check_range(self, "", 1, math.inf, "k1", "k2", "chunk")
         check_range(self, "", 0, 1, "weight")
-        if self.rerank and self.distance != "cosine":
-            raise UserError(f"rerank: found with distance {self.distance}, allowed with: cosine")
 
 
 def evaluate_run(config: EvalConfig) -> dict[str, Any]:
@@ -76,18 +74,22 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     """
     run = load(config.run, config.device, config.space)
     stored = run.config
+    distance = config.distance or stored.distance
+    flip_average = stored.flip_average if config.flip_average is None else config.flip_average
+    if config.rerank and distance != "cosine":
+        raise UserError(f"rerank: found with distance {distance}, allowed with: cosine")
     data = load_data(config.data or stored.data, None if config.data else stored.test_on, for_training=False)
     check_matches(data.query, data.gallery, "query and gallery")
     queries = len(data.query)
     images = run.decode(together(data.query, data.gallery))
-    embedding_ND = embed(run.network, images, distance=config.distance, flip_average=config.flip_average)
+    embedding_ND = embed(run.network, images, distance=distance, flip_average=flip_average)
     query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
     ids = ((data.query.pids, data.query.camids), (data.gallery.pids, data.gallery.camids))
     result: dict[str, Any] = {
         "run": config.run,
-        "protocol": {"distance": config.distance, "flip_average": config.flip_average},
+        "protocol": {"distance": distance, "flip_average": flip_average},
         "data": data.fingerprint(),
-        "plain": by_camera(rank(query_QD, gallery_GD, *ids, config.distance, config.chunk), data.query),
+        "plain": by_camera(rank(query_QD, gallery_GD, *ids, distance, config.chunk), data.query),
     }
     if config.rerank:
         settings = {name: getattr(config, name) for name in ("k1", "k2", "weight")}

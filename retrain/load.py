@@ -53,7 +53,7 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
     found = folder.load()
     state = found.get("net")
     if isinstance(averaged := found.get("ema"), dict):  # what was evaluated
-        state = {name.removeprefix("module."): value for name, value in averaged.items() if name != "n_averaged"}
+        state = averaged.get("net")
     if not isinstance(state, dict) or "classifier.weight" not in state:
         raise UserError(f"{folder.path}: its checkpoint holds no network")
     network = ReIDNet(model.spec, model.input, len(state["classifier.weight"]))

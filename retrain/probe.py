@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from dnas.data.images import Images
 from dnas.data.layouts import load_data
 from dnas.data.splits import hold_out, together
 from dnas.eval.information import probe
@@ -33,12 +34,13 @@ def probe_run(
     """
     run = load(path, device, space)
     config = run.config
-    found = load_data(data or config.data, None if data else config.test_on)
-    rest, held = hold_out(found.train, config.holdout, config.seed)
-    sets = {"train": run.decode(rest)}
-    if len(held):
-        sets["held_out"] = run.decode(held)
-    sets["test"] = run.decode(together(found.query, found.gallery))
+    found = load_data(data or config.data, None if data else config.test_on, for_training=False, tested=False)
+    sets: dict[str, Images] = {}
+    if len(found.train):
+        rest, held = (found.train, None) if data else hold_out(found.train, config.holdout, config.seed)
+        sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
+    if len(found.query) or len(found.gallery):
+        sets["test"] = run.decode(together(found.query, found.gallery))
     trained_on = len(run.network.classifier.weight)
     beta = config.loss.beta or default_beta(config.loss.assign or trained_on)
     information: Probe = {}

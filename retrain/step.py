@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dnas.errors import UserError
 from dnas.loss.objective import Objective
 from dnas.nn.reid_net import Output, ReIDNet
 from dnas.run import distributed
 from dnas.run.schedules import OptimConfig, make_optimiser
+from retrain.average import MovingAverage
 from retrain.config import TrainConfig
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,17 +27,15 @@ class Stepper:
         self.config, self.optim, self.net, self.objective = config, optim, net, objective
         self.device = next(net.parameters()).device
         if config.amp == "fp16" and self.device.type != "cuda":
-            raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: off, bf16 (fp16 needs cuda)")
+            raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: none, bf16 (fp16 needs cuda)")
         self.optimiser = make_optimiser(net.parameters(), optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
-        # the buffers are averaged too: the statistics of batch norms belong to the averaged weights
-        self.ema = (
-            AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) if config.ema else None
-        )
-        self.run: nn.Module = net
+        self.ema = MovingAverage(net, config.ema) if config.ema else None
+        self.parallel: DistributedDataParallel | None = None
         if distributed.active():
             ids = [self.device] if self.device.type == "cuda" else None
-            self.run = DistributedDataParallel(net, ids, broadcast_buffers=False)
+            self.parallel = DistributedDataParallel(net, ids, broadcast_buffers=False)
+        self.run: nn.Module = self.parallel or net
         if config.compile:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.waiting = 0
@@ -45,10 +43,7 @@ class Stepper:
     @property
     def final(self) -> ReIDNet:
         """What is evaluated: the moving average, if there is one."""
-        if self.ema is None:
-            return self.net
-        assert isinstance(self.ema.module, ReIDNet)
-        return self.ema.module
+        return self.ema.net if self.ema is not None else self.net
 
     def __call__(self, inputs: Tensor, labels: Tensor, at: float, last: bool) -> dict[str, Tensor]:
         """Forward, backward, and, if enough batches have come, a step of the optimiser. Returns the loss terms.
@@ -60,7 +55,7 @@ class Stepper:
         self.waiting += 1
         due = last or self.waiting == self.config.accumulate
         with self._alone(due):
-            with torch.autocast(self.device.type, HALF.get(self.config.amp), enabled=self.config.amp != "off"):
+            with torch.autocast(self.device.type, HALF.get(self.config.amp), enabled=self.config.amp != "none"):
                 output: Output = self.run(inputs)
             terms: dict[str, Tensor] = self.objective(output, labels, at / self.optim.epochs)
             loss = sum(terms.values(), torch.zeros((), device=self.device)) / self.config.accumulate
@@ -71,8 +66,8 @@ class Stepper:
 
     def _alone(self, due: bool) -> AbstractContextManager[None]:
         """Gradients of the ranks are added once for all accumulated batches."""
-        if isinstance(self.run, DistributedDataParallel) and not due:
-            return self.run.no_sync()
+        if self.parallel is not None and not due:
+            return self.parallel.no_sync()
         return nullcontext()
 
     def _update(self, at: float) -> None:
@@ -90,7 +85,7 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         self.waiting = 0
         if self.ema is not None:
-            self.ema.update_parameters(self.net)
+            self.ema.follow(self.net)
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, each with `state_dict` and `load_state_dict`."""

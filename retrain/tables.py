@@ -53,7 +53,9 @@ def pair_cells(pair: Pair) -> dict[str, str]:
         "against": pair.second,
         "seeds": str(len(pair.seeds)),
         "difference": f"{100 * found.mean:+.1f}" if found else "-",
-        "95 % interval": f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else "no seed in common",
+        "95 % interval": f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+        if found
+        else "no seeds that each has once",
     }
 
 

@@ -23,6 +23,7 @@ from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
+from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
 from dnas.run.files import load_tensors, read_json
 from dnas.run.folder import INHERITED, RunFolder
@@ -36,27 +37,32 @@ from retrain.step import Stepper
 
 
 class Retraining:
-    """State of a retraining: network, optimiser, data."""
+    """State of a retraining: network, optimiser, data.
 
-    def __init__(self, config: RetrainConfig) -> None:
+    Args:
+        fresh: start from the weights that the configuration names; else a checkpoint will be put back.
+    """
+
+    def __init__(self, config: RetrainConfig, fresh: bool = True) -> None:
         self.config, self.device = config, pick_device(config.device)
         self.model = pick_model(config)
-        data = load_data(config.data, config.test_on)
+        data = load_data(config.data, config.test_on, tested=config.test)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         if len(held):
             check_matches(held, held, "held-out identities")
         if config.test:
             check_matches(data.query, data.gallery, "query and gallery")
         self.size = (self.model.input.height, self.model.input.width)
-        self.fingerprint = data.fingerprint()
-        self.train = decode(rest, *self.size)
-        self.held_out: Images | None = decode(held, *self.size) if len(held) else None
+        with distributed.one_first():
+            self.fingerprint = data.fingerprint()
+            self.train = decode(rest, *self.size)
+            self.held_out: Images | None = decode(held, *self.size) if len(held) else None
         self.test: tuple[Split, Split] = (data.query, data.gallery)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
-        if config.weights is not None:
+        if config.weights is not None and fresh:
             load_weights(net, config.weights, config.backbone)
-        if config.inherit:
+        if config.inherit and fresh:
             assert config.genotype is not None
             load_inherited(net, genotype_path(config.genotype).parent / INHERITED)
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -240,7 +246,8 @@ def resume(path: str | Path, space: str | None = None) -> RunFolder:
     """
     folder = RunFolder.open(path)
     config = stored_config(folder, space)
-    state = Retraining(replace(config, device=distributed.start(config.device)))
+    fresh = not checkpoints(folder.path / "checkpoints")
+    state = Retraining(replace(config, device=distributed.start(config.device)), fresh)
     with folder.locked():
         folder.continue_with(state, state.fingerprint)
         state.run(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -177,10 +178,16 @@ def _between(values: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
     return ((values >= low) & (values < high)).byte()
 
 
+@lru_cache
+def _grey(device: torch.device) -> Tensor:
+    """GREY, once per device: making it anew would wait for it."""
+    return torch.tensor(GREY).to(device)
+
+
 def _jittered(images: Tensor, factor_B3: Tensor) -> Tensor:
     """Brightness, contrast, saturation, in this order, as torchvision's `adjust_*` do it; 0 to 255, back to uint8."""
     brightness, contrast, saturation = (factor[:, None, None, None] for factor in factor_B3.unbind(1))
-    weights = images.new_tensor(GREY)
+    weights = _grey(images.device)
     images = images.mul(brightness).clamp_(0, 255)
     mean = (images @ weights).mean((1, 2))[:, None, None, None]
     images = torch.lerp(mean, images, contrast).clamp_(0, 255)

@@ -84,12 +84,12 @@ def check(data: ReIDData) -> tuple[dict[str, Any], list[Finding]]:
     findings = list(_unreadable_and_sizes(data))
     sizes = [found for found in findings if found.kind == "sizes"]
     findings = [found for found in findings if found.kind != "sizes"]
-    if not any(finding.text.startswith("unreadable") for finding in findings):
-        findings += _duplicates(data)
+    readable = not any(finding.text.startswith("unreadable") for finding in findings)
+    findings += _duplicates(data) if readable else []
     findings += _protocol(data)
     name = published_name(data)
     summary: dict[str, Any] = {"layout": data.layout, "looks_like": name, "sizes": sizes[0].text if sizes else "none"}
-    summary["fingerprint"] = data.fingerprint()
+    summary["fingerprint"] = data.fingerprint() if readable else None
     if name:
         known = PUBLISHED[name]
         summary["published"] = dict(zip(SPLITS, known.counts, strict=True))
@@ -152,6 +152,9 @@ def _duplicates(data: ReIDData) -> Iterable[Finding]:
 
 def _protocol(data: ReIDData) -> Iterable[Finding]:
     """Identities on both sides, queries that nothing can answer, one camera, identities with one image."""
+    for name in ("train", "query"):
+        if count := int((data.splits()[name].pids == 0).sum()):
+            yield Finding("problem", f"identity 0, a distractor, among the {name} images: {count}")
     real = {name: set(split.pids[split.pids != 0].tolist()) for name, split in data.splits().items()}
     if both := real["train"] & (real["query"] | real["gallery"]):
         yield Finding("problem", f"identities in training and test: {_listed([str(pid) for pid in sorted(both)])}")

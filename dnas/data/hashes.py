@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,23 @@ def content_hashes(files: Sequence[Path]) -> list[bytes]:
     except (OSError, ValueError):
         found = _hashed(files)
     table = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 32)
-    replace_file(known, lambda stream: np.save(stream, table))
+    with writing():
+        replace_file(known, lambda stream: np.save(stream, table))
     return found
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Say what can be done where the cache cannot be written.
+
+    Raises:
+        UserError: it cannot: a full disk, or no right to.
+    """
+    try:
+        yield
+    except OSError as error:
+        folder = cache_folder()
+        raise UserError(f"cache: {folder} cannot be written ({error.strerror}); set {VARIABLE}=DIR, or none") from error
 
 
 def listing(files: Sequence[Path]) -> str:

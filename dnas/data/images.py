@@ -6,6 +6,9 @@ Shapes: N images, B batch, H W pixels.
 from __future__ import annotations
 
 import hashlib
+import os
+import time
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dnas.data.hashes import cache_folder, content_hashes
+from dnas.data.hashes import cache_folder, content_hashes, writing
 from dnas.data.splits import Split
 from dnas.errors import UserError
+from dnas.imagenet import MEAN, STD
 from dnas.run.files import temporary
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Channel statistics of ImageNet, that pretrained weights expect."""
+DAY = 86400.0
+"""Seconds after which an unfinished file of the cache is nobody's."""
 VERSION = "bilinear antialiased uint8 NHWC 1"
 """Of what the cache holds; another text, and everything is decoded again."""
 
@@ -79,7 +83,10 @@ class Images:
         if device.type == "cpu":
             yield from (self.take(index, device) for index in indices)
             return
-        with ThreadPoolExecutor(1) as pool:
+        prepare = (
+            torch.cuda.set_device if device.type == "cuda" else lambda _: None
+        )  # pinning is for the thread's device
+        with ThreadPoolExecutor(1, initializer=prepare, initargs=(device,)) as pool:
             waiting: Future[Batch] | None = None
             for index in indices:
                 following = pool.submit(self.take, index, device)
@@ -131,20 +138,39 @@ def decode(split: Split, height: int, width: int) -> Images:
 
 
 def _cached(file: Path, files: tuple[Path, ...], height: int, width: int) -> Tensor:
-    """The pixels in a file of the cache, made if it is not there."""
+    """The pixels in a file of the cache, made if it is not there or not whole."""
     shape = (len(files), height, width, 3)
     if not files:
         return torch.empty(shape, dtype=torch.uint8)
-    if not file.is_file():
-        with temporary(file) as unfinished:
+    pixels = _mapped(file, shape)
+    if pixels is None:
+        for stale in file.parent.glob(".*.tmp"):  # of a process that was killed
+            if time.time() - stale.stat().st_mtime > DAY:
+                stale.unlink(missing_ok=True)
+        with writing(), temporary(file) as unfinished:
             memory = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here; later it would end the process
+                with unfinished.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, unfinished.stat().st_size)
             _decode_into(memory, files)
             memory.flush()
-    # copy on write: torch wants memory that it could write to, and the file must stay as it is
-    pixels = np.load(file, mmap_mode="c")
-    if pixels.shape != shape or pixels.dtype != np.uint8:
+        pixels = _mapped(file, shape)
+    if pixels is None:
         raise UserError(f"{file}: not what the cache should hold; delete it")
-    return torch.from_numpy(pixels)
+    return pixels
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """The pixels of a file as a tensor that nobody writes to; none if it is not there or not whole."""
+    try:
+        pixels = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def _decode_into(pixels: NDArray[np.uint8], files: tuple[Path, ...]) -> None:

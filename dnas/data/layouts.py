@@ -207,7 +207,7 @@ def load_data(data: str | Path, test_on: str | None = None, for_training: bool =
     names = [text] if Path(text).exists() else text.split(",")
     parts = [read_one(Path(name)) for name in names]
     if len(parts) > 1 and test_on is None and tested:
-        raise UserError(f"data: found {len(parts)} data sets; say which to test on: --test_on ROOT")
+        raise UserError(f"data: found {len(parts)} data sets; which to test on must be said (retrain: --test_on ROOT)")
     found, train = parts[0], chained([part.train for part in parts])
     name = "+".join(part.name for part in parts)
     if test_on is not None:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from dnas.data.hashes import content_hashes
 from dnas.errors import UserError
 
+FORMAT = "dnas-data/2"
+"""Of the fingerprint: another one, and fingerprints do not compare."""
 SPLITS = ("train", "query", "gallery")
 
 
@@ -62,14 +64,15 @@ def together(query: Split, gallery: Split) -> Split:
 
 
 def chained(splits: Sequence[Split]) -> Split:
-    """Several lists as one; every list keeps identities and cameras of its own, distractors stay distractors."""
+    """Several training lists as one; every list keeps identities and cameras of its own."""
     if len(splits) == 1:
         return splits[0]
-    pids, camids, last_pid, last_camid = [], [], 0, 0
+    pids, camids, next_pid, next_camid = [], [], 1, 0
     for split in splits:
-        pids.append(np.where(split.pids != 0, split.pids + last_pid, 0))
-        camids.append(split.camids + last_camid)
-        last_pid, last_camid = int(pids[-1].max(initial=0)), int(camids[-1].max(initial=0)) + 1
+        pids.append(split.pids + next_pid)
+        camids.append(split.camids + next_camid)
+        next_pid = max(next_pid, 1 + int(pids[-1].max(initial=0)))
+        next_camid = max(next_camid, 1 + int(camids[-1].max(initial=0)))
     files = tuple(file for split in splits for file in split.files)
     return Split(files, np.concatenate(pids), np.concatenate(camids))
 
@@ -101,7 +104,7 @@ class ReIDData:
                 digest.update(f"{name}/{file.name}:{pid}:{camid}:".encode())
                 digest.update(content)
             counts[name] = {"images": len(split), "identities": split.identities, "cameras": split.cameras}
-        return {"name": self.name, "sha256": digest.hexdigest(), **counts}
+        return {"format": FORMAT, "name": self.name, "sha256": digest.hexdigest(), **counts}
 
 
 def matched(query: Split, gallery: Split) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
 from dnas.errors import UserError
+from dnas.imagenet import MEAN, STD
 
 
 class BackbonePart(nn.Module):
@@ -60,7 +61,6 @@ TIMM_MODELS = {"vit_b_16": "vit_base_patch16_224", "vit_s_16": "vit_small_patch1
 
 def _current(name: str, timm: bool) -> str:
     """The name of an entry as torchvision has it now."""
-    name = name.removeprefix("module.")
     if timm and name.startswith("norm."):
         return f"encoder.ln.{name[5:]}"
     for old, new in TIMM if timm else RENAMED:
@@ -113,8 +113,9 @@ def _read(file: Path) -> Mapping[str, Tensor]:
         raise UserError(
             f"{file}: not a PyTorch state dict that is safe to load ({str(error).splitlines()[0]})"
         ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]  # how training toolkits save it
+    for key in ("state_dict", "model"):  # how training toolkits save it
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
@@ -123,7 +124,8 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 
 def _named(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    timm = any(".attn.qkv." in name and "relative" not in name for name in state) and "cls_token" in state
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    timm = "cls_token" in state and any(".attn.qkv." in name for name in state)
     return {_current(name, timm): tensor for name, tensor in state.items()}
 
 
@@ -152,6 +154,20 @@ def _from_timm(backbone: str) -> Mapping[str, Tensor]:
     except ImportError:
         raise UserError("weights: timm is not installed: pip install dnas-reid[timm]") from None
     try:
-        return _named(timm.create_model(TIMM_MODELS[backbone], pretrained=True).state_dict())
+        model = timm.create_model(TIMM_MODELS[backbone], pretrained=True)
+        known = model.pretrained_cfg
+        return for_other_pixels(_named(model.state_dict()), known["mean"], known["std"])
     except Exception as error:  # the hub's client raises many kinds without a network
         raise UserError(f"weights: timm: {TIMM_MODELS[backbone]} cannot be fetched ({error})") from error
+
+
+def for_other_pixels(state: Mapping[str, Tensor], mean: Sequence[float], std: Sequence[float]) -> Mapping[str, Tensor]:
+    """Weights of a vision transformer that saw pixels of another mean and deviation, for pixels as they are here.
+
+    The change is affine and patches have no padding, so it goes into the first layer, exactly.
+    """
+    own_mean, own_std, mean_C, std_C = (torch.tensor(values) for values in (MEAN, STD, mean, std))
+    weight = state["conv_proj.weight"]
+    shift = (weight * ((own_mean - mean_C) / std_C).view(1, -1, 1, 1)).sum((1, 2, 3))
+    scaled = weight * (own_std / std_C).view(1, -1, 1, 1)
+    return {**state, "conv_proj.weight": scaled, "conv_proj.bias": state["conv_proj.bias"] + shift}

@@ -27,4 +27,6 @@ def pick_device(name: Device) -> torch.device:
     if not there[name]:
         allowed = ", ".join(device for device, found in there.items() if found)
         raise UserError(f"device: '{name}' is not available here, allowed: auto, {allowed}")
+    if name == "cuda":  # with its number: another thread's current device may be another one
+        return torch.device("cuda", torch.cuda.current_device())
     return torch.device(name)

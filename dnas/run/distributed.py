@@ -7,6 +7,8 @@ process on the global batch.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -37,8 +39,11 @@ def start(device: Device) -> Device:
     Raises:
         UserError: more ranks on this machine than GPUs.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or active():
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1") or active():
         return device
+    needed = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if absent := [name for name in needed if not os.environ.get(name)]:
+        raise UserError(f"WORLD_SIZE is set and {absent[0]} is not: start several processes with torchrun, or unset it")
     local = int(os.environ["LOCAL_RANK"])
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
@@ -53,6 +58,17 @@ def start(device: Device) -> Device:
 def wait_for_all() -> None:
     if active():
         dist.barrier()
+
+
+@contextmanager
+def one_first() -> Iterator[None]:
+    """On every machine one process does this before the others: they find what it left in the cache."""
+    others = active() and int(os.environ.get("LOCAL_RANK", "0")) > 0
+    if others:
+        wait_for_all()
+    yield
+    if not others:
+        wait_for_all()
 
 
 def own(count: int) -> slice:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 import torch
 import yaml
@@ -19,7 +20,7 @@ from dnas.errors import UserError
 def temporary(file: Path) -> Iterator[Path]:
     """A name beside `file` to write to; renamed to `file` at the end, removed after an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    unfinished = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # of no other process on any machine
     try:
         yield unfinished
         if unfinished.exists():  # it may have been given another name already

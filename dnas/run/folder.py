@@ -180,6 +180,12 @@ class RunFolder:
             UserError: the data changed since, or the checkpoint is damaged or of something else.
         """
         before = self.json("data.json")
+        if isinstance(before, dict) and before.get("format") != data["format"]:
+            found = before.get("format", "dnas-data/1")
+            raise UserError(
+                f"{self.path}: data.json: its fingerprint is of format {found}, this version makes {data['format']};"
+                " the run cannot go on with it"
+            )
         if not isinstance(before, dict) or before.get("sha256") != data["sha256"]:
             raise UserError(f"{self.path}: the data set has changed since this run began (data.json); it cannot go on")
         if checkpoints(self.path / "checkpoints"):

@@ -128,7 +128,7 @@ class SearchConfig:
     """Search a space for an architecture.
 
     Args:
-        data: data set in the layout of Market-1501.
+        data: data set (docs/data.md): a folder or CSV manifest; several with commas between, to search on all of them.
         out: run folder to write.
         space: name of a search space, or a Python file that defines SPACE.
         weights: torchvision state dict for the fixed parts of a space (attention_sites); none: start from scratch.

@@ -211,20 +211,30 @@ def test_images_are_decoded_once(pedestrians: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DNAS_CACHE", str(tmp_path))
     train = load_data(pedestrians).train
     rest, held = hold_out(train, 0.4, seed=0)
-    first = decode(train, 16, 8)
+    first = decode(train, 16, 8).pixels.clone()
     monkeypatch.setattr(Image, "open", None)  # from now on nothing can be decoded
     again, part = decode(train, 16, 8), decode(held, 16, 8)
-    assert torch.equal(again.pixels, first.pixels)
+    assert torch.equal(again.pixels, first)
     keep = torch.from_numpy(np.isin(train.pids, held.pids))
-    assert torch.equal(part.pixels[part.rows], first.pixels[keep])
+    assert torch.equal(part.pixels[part.rows], first[keep])
     assert len(rest) + len(part) == len(again)
     assert len(list((tmp_path / "images").iterdir())) == 1
+    (cached,) = (tmp_path / "images").iterdir()
+    content = cached.read_bytes()
     with pytest.raises(TypeError):
         decode(train, 32, 8)  # another size is another file
     assert len(list((tmp_path / "images").iterdir())) == 1  # and a failure leaves none
     monkeypatch.undo()
+    monkeypatch.setenv("DNAS_CACHE", str(tmp_path))
+    cached.write_bytes(content[:-100])  # not whole: made again
+    assert torch.equal(decode(train, 16, 8).pixels, first)
+    assert cached.read_bytes() == content
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("DNAS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cache: .*cannot be written .*set DNAS_CACHE=DIR, or none"):
+        decode(train, 16, 8)
     monkeypatch.setenv("DNAS_CACHE", "none")
-    assert torch.equal(decode(held, 16, 8).pixels, first.pixels[keep])
+    assert torch.equal(decode(held, 16, 8).pixels, first[keep])
 
 
 def test_batches_come_in_order_with_their_labels(pedestrians: Path) -> None:

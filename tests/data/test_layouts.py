@@ -11,7 +11,7 @@ from PIL import Image
 from dnas.cli import main
 from dnas.data.check import PUBLISHED, check, published_name
 from dnas.data.layouts import load_data, read_one
-from dnas.data.splits import ReIDData, Split
+from dnas.data.splits import ReIDData, Split, chained
 from dnas.errors import UserError
 
 Write = Callable[[str], Path]
@@ -162,8 +162,18 @@ def test_train_on_several_and_test_on_another(pedestrians: Path, tmp_path: Path,
     assert several.train.cameras == one.train.cameras + 1
     assert several.query.files == load_data(cows).query.files
     assert several.name == f"{one.name}+cows>cows"
-    with pytest.raises(UserError, match="found 2 data sets; say which to test on: --test_on"):
+    with pytest.raises(UserError, match="found 2 data sets; which to test on must be said"):
         load_data(f"{pedestrians},{cows}")
+
+
+def test_several_training_lists_keep_their_identities(tmp_path: Path) -> None:
+    def split(pids: list[int], camids: list[int]) -> Split:
+        return Split((tmp_path,) * len(pids), np.array(pids, np.int64), np.array(camids, np.int64))
+
+    found = chained([split([0, 1, 2], [1, 1, 2]), split([], []), split([0, 1, 2], [0, 1, 1])])
+    assert len(np.unique(found.pids)) == 6
+    assert len(np.unique(found.camids)) == 4
+    assert found.pids.min() > 0
 
 
 def test_check_finds_what_is_wrong(
@@ -196,6 +206,13 @@ def test_check_finds_what_is_wrong(
     first.write_bytes(first.read_bytes()[:300])
     assert main(["data", "check", str(tmp_path)]) == 2
     assert f"unreadable: 1 ({first}" in capsys.readouterr().out
+    missing = manifest(tmp_path, write, ROWS)
+    (tmp_path / "a/2.jpg").unlink()
+    (tmp_path / "a/3.jpg").unlink()
+    assert main(["data", "check", str(missing)]) == 2
+    out = capsys.readouterr().out
+    assert "unreadable: 2" in out
+    assert "fingerprint none" in out
     assert main(["data", "check", str(pedestrians)]) == 0
     assert "personal data" in capsys.readouterr().out
 

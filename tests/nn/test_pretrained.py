@@ -9,12 +9,13 @@ from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer, mobilenet_v2, resnet18
 
 from dnas.errors import UserError
+from dnas.imagenet import MEAN, STD
 from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import backbone, no_attention, swin
 from dnas.nn.builder import Builder
 from dnas.nn.chain import Skip
 from dnas.nn.dcs_attention import DCSAttention
-from dnas.nn.pretrained import TIMM, BackbonePart, load_weights
+from dnas.nn.pretrained import TIMM, BackbonePart, for_other_pixels, load_weights
 from dnas.space.spec import image
 
 X = image(64, 32)
@@ -201,3 +202,15 @@ def test_attention_at_the_start_leaves_a_trained_network_as_it_is() -> None:
         own = network.state_dict()
         network.load_state_dict({**own, **plain.state_dict()})
         torch.testing.assert_close(network(x), plain(x), rtol=0, atol=0, msg=name)
+
+
+def test_weights_for_other_pixel_statistics_see_the_same_image() -> None:
+    network = backbone("vit_tiny_16").build(image(32, 32), Builder()).eval()
+    state = {n: v for p in network.modules() if isinstance(p, BackbonePart) for n, v in p.state_dict().items()}
+    changed = for_other_pixels(state, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    pixels = torch.rand(2, 3, 32, 32)
+    theirs = network[0].conv_proj((pixels - 0.5) / 0.5)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    network[0].conv_proj.weight.data.copy_(changed["conv_proj.weight"])
+    network[0].conv_proj.bias.data.copy_(changed["conv_proj.bias"])
+    torch.testing.assert_close(network[0].conv_proj((pixels - mean) / std), theirs, atol=1e-5, rtol=1e-5)

@@ -101,10 +101,17 @@ def test_other_protocols_and_data_are_refused(
     (other / "data.json").write_text(json.dumps({**data, "sha256": "0" * 64}))
     assert main(["compare", *four(runs), str(other)]) == 2
     assert "trained on other data" in capsys.readouterr().err
-    assert compare([*four(runs), other], mixed=True).pairs == []
+    mixed = compare([*four(runs), other], mixed=True)
+    assert mixed.pairs == []
+    assert sorted(len(group.runs) for group in mixed.groups) == [1, 2, 2]  # other data is another row
+    assert sum("(00000000)" in group.name for group in mixed.groups) == 1
+    assert compare(list(runs.values()), mixed=True).pairs == []  # another protocol: no intervals either
+    assert main(["compare", str(other), str(other)]) == 2
+    assert "given twice" in capsys.readouterr().err
     assert main(["compare", *four(runs), "--group", "colour"]) == 2
     assert "group: found 'colour', allowed: attention" in capsys.readouterr().err
-    (other / "per_query.npz").write_bytes(b"damaged")
+    damaged = (other / "per_query.npz").read_bytes()
+    (other / "per_query.npz").write_bytes(damaged[: len(damaged) // 2])
     assert main(["compare", str(other), str(runs["osnet_x0_25-0"]), "--mixed"]) == 0  # no pairs: not needed
     (other / "data.json").write_text(json.dumps(data))
     assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
@@ -144,7 +151,7 @@ def test_eval_is_what_the_run_reported(
 def test_eval_with_mirror_images(runs: dict[str, Path], pedestrians: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words: list[Any] = ["eval", str(runs["resnet18-2"]), "--data", str(pedestrians), "--json"]
     found = []
-    for extra in ([], ["--flip_average"]):
+    for extra in (["--flip_average", "false"], []):  # without: as the run was measured
         assert main([*words, *extra]) == 0
         found.append(json.loads(capsys.readouterr().out.strip().splitlines()[-1]))
     reported = read_run(runs["resnet18-2"]).summary["test"]

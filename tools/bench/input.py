@@ -30,8 +30,9 @@ from timing import interleaved, interval
 from torchvision import transforms
 
 from dnas.data.augment import Augmenter, InputConfig, draw
-from dnas.data.images import MEAN, STD, decode
+from dnas.data.images import decode
 from dnas.data.splits import Split
+from dnas.imagenet import MEAN, STD
 
 COUNT, BATCH, HEIGHT, WIDTH = 512, 64, 256, 128
 

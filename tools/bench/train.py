@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50", choices=list(BACKBONES))
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--amp", default="off", choices=("off", "bf16", "fp16"))
+    parser.add_argument("--amp", default="none", choices=("none", "bf16", "fp16"))
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--json", action="store_true")
@@ -71,7 +71,7 @@ def main() -> None:
         wait()
 
     def bare() -> None:
-        with torch.autocast(device.type, HALF.get(options.amp), enabled=options.amp != "off"):
+        with torch.autocast(device.type, HALF.get(options.amp), enabled=options.amp != "none"):
             output = step.run(fixed)
         output.logits_BC.float().sum().backward()
         net.zero_grad(set_to_none=True)
