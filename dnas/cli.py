@@ -200,7 +200,7 @@ def _parser() -> Parser:
     for name, config in (("search", SearchConfig), ("retrain", RetrainConfig)):
         verb = Parser(description=_first_line(config))
         verb.add_argument("--config", action="config", help="YAML file with any of these settings")
-        verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR, from its last whole epoch")
+        verb.add_argument("--resume", metavar="DIR", help="go on with the run in DIR, from its last checkpoint")
         verb.add_class_arguments(config)
         verbs.add_subcommand(name, verb, help=_first_line(config))
     show = Parser(description=SHOW)

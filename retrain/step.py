@@ -13,6 +13,7 @@ from dnas.errors import UserError
 from dnas.loss.objective import Objective
 from dnas.nn.reid_net import Output, ReIDNet
 from dnas.run import distributed
+from dnas.run.finite import Watch
 from dnas.run.schedules import OptimConfig, make_optimiser
 from retrain.average import MovingAverage
 from retrain.config import TrainConfig
@@ -39,6 +40,7 @@ class Stepper:
         if config.compile:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.waiting = 0
+        self.watch = Watch()
 
     @property
     def final(self) -> ReIDNet:
@@ -58,6 +60,7 @@ class Stepper:
             with torch.autocast(self.device.type, HALF.get(self.config.amp), enabled=self.config.amp != "none"):
                 output: Output = self.run(inputs)
             terms: dict[str, Tensor] = self.objective(output, labels, at / self.optim.epochs)
+            self.watch.add(f"epoch {at:.3f}", terms)
             loss = sum(terms.values(), torch.zeros((), device=self.device)) / self.config.accumulate
             self.scaler.scale(loss * distributed.world()).backward()
         if due:
@@ -79,7 +82,11 @@ class Stepper:
             group["lr"] = self.optim.lr_at(at)
         if self.config.clip > 0:
             self.scaler.unscale_(self.optimiser)
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        if not self.scaler.is_enabled():  # that one finds and skips such gradients itself
+            gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+            self.watch.add(f"epoch {at:.3f}", {"gradient": nn.utils.get_total_norm(gradients)})
+        if self.config.clip > 0:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)

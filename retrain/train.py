@@ -89,6 +89,7 @@ class Retraining:
             while position.epoch < epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch(pauses)
+                self.step.watch.check()
                 trained = time.perf_counter() - start
                 position.finish()
                 if distributed.rank() == 0:
@@ -114,6 +115,7 @@ class Retraining:
         progress.epoch(epoch - 1, news)
 
     def _save(self, folder: RunFolder) -> None:
+        self.step.watch.check()
         if distributed.rank() == 0:
             folder.save({name: part.state_dict() for name, part in self._parts().items()}, self.position)
 

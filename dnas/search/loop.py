@@ -27,6 +27,7 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import seeds
 from dnas.run.device import pick_device
 from dnas.run.files import read_json
+from dnas.run.finite import Watch
 from dnas.run.folder import RunFolder
 from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import EpochProgress, console
@@ -81,7 +82,7 @@ class Search:
         self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
         self.augment = Augmenter(config.input)
         self.children = Children(self.space, self.net, self.train, self.augment, config.seed)
-        self.position = Position()
+        self.position, self.watch = Position(), Watch()
         self.selected: dict[str, float] = {}  # shares of channels, from the checkpoint that an epoch goes on from
 
     def run(self, folder: RunFolder) -> None:
@@ -90,7 +91,7 @@ class Search:
         warned: set[str] = set()
         position, log = self.position, folder.path / "log.txt"
         with EpochProgress("search", config.optim.epochs, position.epoch, log) as progress, stoppable() as stop:
-            pauses = Pauses(config.checkpoint, position, stop, lambda: folder.save(self.state(), position))
+            pauses = Pauses(config.checkpoint, position, stop, lambda: self._save(folder))
             while position.epoch < config.optim.epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch(pauses)
@@ -107,7 +108,7 @@ class Search:
                 folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
                 self._genotype(metrics).save(folder.genotype_file)
                 position.finish()
-                folder.save(self.state(), position)
+                self._save(folder)
                 progress.epoch(position.epoch - 1, self._news(metrics))
                 for warning in health.warnings:
                     kind = warning.split(":")[0]
@@ -118,6 +119,10 @@ class Search:
         folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+
+    def _save(self, folder: RunFolder) -> None:
+        self.watch.check()
+        folder.save(self.state(), self.position)
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in STATE}
@@ -183,6 +188,7 @@ class Search:
             elif with_logits and not joint:
                 self.relaxation.use(draws, 1, gradient=True)
                 terms["logit_loss"] = self._logit_step(logit_batches[step], at, step)
+            self.watch.add(f"epoch {at:.3f}", terms)
             position.losses.add(terms)
             position.watched.add(self.objective.watched)
             pauses.after_step(len(batches))
