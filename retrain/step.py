@@ -82,11 +82,11 @@ class Stepper:
             group["lr"] = self.optim.lr_at(at)
         if self.config.clip > 0:
             self.scaler.unscale_(self.optimiser)
-        if not self.scaler.is_enabled():  # that one finds and skips such gradients itself
-            gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-            self.watch.add(f"epoch {at:.3f}", {"gradient": nn.utils.get_total_norm(gradients)})
-        if self.config.clip > 0:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+            norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
+        if not self.scaler.is_enabled():  # a scaler finds and skips such gradients itself
+            self.watch.add(f"epoch {at:.3f}", {"gradient": norm})
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)

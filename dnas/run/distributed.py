@@ -55,6 +55,16 @@ def start(device: Device) -> Device:
     return "cuda" if on_gpu else "cpu"
 
 
+def only_one(verb: str) -> None:
+    """Refuse to be one of several processes.
+
+    Raises:
+        UserError: torchrun started more.
+    """
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise UserError(f"{verb}: found {os.environ['WORLD_SIZE']} processes, allowed: one (torchrun is for retrain)")
+
+
 def wait_for_all() -> None:
     if active():
         dist.barrier()

@@ -24,7 +24,7 @@ from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
-from dnas.run import seeds
+from dnas.run import distributed, seeds
 from dnas.run.device import pick_device
 from dnas.run.files import read_json
 from dnas.run.finite import Watch
@@ -329,7 +329,12 @@ class Search:
 
 
 def search(config: SearchConfig, space: Space) -> RunFolder:
-    """Run a search in a new folder."""
+    """Run a search in a new folder.
+
+    Raises:
+        UserError: several processes were started.
+    """
+    distributed.only_one("search")
     state = Search(config, space)
     folder = RunFolder.create(config.out, "search", config, state.fingerprint)
     if config.budget.latency_table is not None:
@@ -344,6 +349,7 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
     Raises:
         UserError: no search there, other data than before, or a damaged checkpoint.
     """
+    distributed.only_one("search")
     folder = RunFolder.open(config.out)
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
         config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
