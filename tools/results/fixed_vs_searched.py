@@ -3,9 +3,8 @@
     python tools/results/fixed_vs_searched.py ROOT OUT --size 64 64 --budgets 14M 25M [--letters] [--workers 2]
 
 For every budget: 3 searches (seeds 0 to 2) and their retrainings; and each fixed backbone at the largest width within
-the budget, retrained with the same recipe and seeds. A fixed backbone comes with its own stem or with one for small
-images, whichever is better on held-out training identities (one seed, a third of the epochs). Query and gallery are
-looked at once, by the runs that are reported. Finished runs are not run again. Then: the tables, and OUT/BUDGET.png.
+the budget, retrained with the same recipe and seeds. Finished runs are not run again. Then: the tables, and
+OUT/BUDGET.png.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from search import dnas
 
 from dnas.errors import UserError
 from dnas.nn.backbones import backbone
-from dnas.run.folder import RunFolder
 from dnas.search.config import BudgetConfig
 from dnas.space.spec import image
 
@@ -30,20 +28,17 @@ WIDTHS = [step / 80 for step in range(4, 161)]
 RECIPE = ["--optim.lr", "0.003"]
 
 
-def cut(name: str, small: bool, size: tuple[int, int], budget: float) -> list[str] | None:
-    """The backbone at its largest width within the budget, as options; none if there is none."""
-    fitting = []
-    for width in WIDTHS:
-        try:
-            macs = backbone(name, width, small).cost(image(*size)).macs.value
-        except UserError:  # images too small for it
-            continue
-        if macs <= budget:
-            fitting.append((macs, width))
+def cut(name: str, size: tuple[int, int], budget: float) -> list[str]:
+    """The backbone at its largest width within the budget, as options.
+
+    Raises:
+        UserError: it does not fit at any width.
+    """
+    costs = {width: backbone(name, width).cost(image(*size)).macs.value for width in WIDTHS}
+    fitting = [(macs, width) for width, macs in costs.items() if macs <= budget]
     if not fitting:
-        return None
-    width = max(fitting)[1]
-    return ["--backbone", name, "--backbone_width", str(width), "--backbone_small", str(small).lower()]
+        raise UserError(f"{name}: more than {budget:,.0f} MACs at any width")
+    return ["--backbone", name, "--backbone_width", str(max(fitting)[1])]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -62,22 +57,13 @@ def run(options: argparse.Namespace) -> None:
     def fixed(budget: str, name: str) -> None:
         out, limit = Path(options.out) / budget, BudgetConfig(macs=budget).limit
         assert limit is not None
-        found = []
-        for small in (False, True):
-            words = cut(name, small, size, limit)
-            if words:
-                trial = out / "trials" / f"{name}-{'small' if small else 'own'}"
-                tried = [*words, "--optim.epochs", str(options.epochs[1] // 3), "--holdout", "0.2", "--test", "false"]
-                dnas("retrain", trial, "summary.json", [*retrain, *tried])
-                found.append((RunFolder(trial).json("summary.json")["held_out"]["mAP"], words))
-        if found:
-            best = max(found)[1]
-            for seed in SEEDS:
-                dnas("retrain", out / f"{name}-{seed}", "summary.json", [*retrain, *best, "--seed", str(seed)])
+        words = cut(name, size, limit)
+        for seed in SEEDS:
+            dnas("retrain", out / f"{name}-{seed}", "summary.json", [*retrain, *words, "--seed", str(seed)])
 
     with ThreadPoolExecutor(options.workers) as pool:
         jobs = [pool.submit(searched, budget, seed) for budget in options.budgets for seed in SEEDS]
-        jobs += [pool.submit(fixed, budget, name) for budget in options.budgets for name in FIXED]
+        jobs += [pool.submit(fixed, budget, name) for budget in options.budgets for name in options.fixed]
         for job in jobs:
             job.result()
 
@@ -97,6 +83,7 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--size", type=int, nargs=2, required=True, help="height and width of the images")
     parser.add_argument("--budgets", nargs="+", required=True, help="MACs, such as 14M")
+    parser.add_argument("--fixed", nargs="+", default=FIXED, help="backbones")
     parser.add_argument("--space", default="tiny_reid")
     parser.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
     parser.add_argument("--letters", action="store_true", help="do not mirror images")
