@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dnas.nn.conv import ConvNormAct
 from dnas.run import seeds
+from dnas.run.position import Pauses, Stop
 from dnas.run.schedules import OptimConfig, geometric
 from dnas.search.config import ArchConfig, SearchConfig
 from dnas.search.loop import Search
@@ -187,9 +188,10 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
     for epoch in range(4):
         used.clear()
         gradients.clear()
-        state.epoch = epoch
+        state.position.begin()
+        state.position.epoch = epoch
         before.append(state.relaxation.logits_HK.detach().clone())
-        metrics = state._train_epoch()
+        metrics = state._train_epoch(Pauses(config.checkpoint, state.position, Stop(), lambda: None))
         assert used
         for temperature, idle in used:
             assert (temperature, idle) == (pytest.approx(4.0 * 0.5**epoch), pytest.approx(0.6 * (1 - epoch / 3)))
