@@ -54,9 +54,13 @@ def draw_scatter(points: Sequence[Point], file: Path) -> None:
             axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{point.name} (n = {len(accuracy)})")
         axes.plot(*_front(points), color=GREY, linewidth=1, linestyle="--", zorder=0, label="best at its cost or less")
         every = [100 * value for point in points for value in point.mean_ap]
-        spare = max(0.5, (5 - max(every) + min(every)) / 2)  # at least five points of mAP: small gaps look small
+        spread = max(every) - min(every)
+        spare = max(0.5, 0.05 * spread, (5 - spread) / 2)  # at least five points of mAP: small gaps look small
         axes.set_ylim(min(every) - spare, max(every) + spare)
         axes.set_xscale("log")
+        costs = [value / 1e6 for point in points for value in point.macs]
+        middle, half = (min(costs) * max(costs)) ** 0.5, max((max(costs) / min(costs)) ** 0.5 * 1.1, 1.5)
+        axes.set_xlim(middle / half, middle * half)  # at least a factor of two: small differences look small
         axes.set_xlabel("multiply-accumulates of one image (millions, log scale)")
         axes.set_ylabel("mAP on query and gallery (%)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

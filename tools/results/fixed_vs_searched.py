@@ -3,24 +3,26 @@
     python tools/results/fixed_vs_searched.py ROOT OUT --size 64 64 --budgets 14M 25M [--letters] [--workers 2]
 
 For every budget: 3 searches (seeds 0 to 2) and their retrainings; and each fixed backbone at the largest width within
-the budget, retrained with the same recipe and seeds. Finished runs are not run again. Then: the tables, and
-OUT/BUDGET.png.
+the budget, retrained with the same recipe and seeds. Finished runs are not run again. Then: tables of each
+budget (OUT/BUDGET.md) and a picture of all (OUT.png).
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rich.console import Console
 from search import dnas
 
+from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.nn.backbones import backbone
 from dnas.search.config import BudgetConfig
 from dnas.space.spec import image
+from retrain.compare import compare
+from retrain.tables import tables, write_table
 
 SEEDS = (0, 1, 2)
 FIXED = ("resnet18", "mobilenet_v2", "osnet_x1_0")
@@ -69,12 +71,18 @@ def run(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """`dnas compare` of the runs of each budget."""
+    """Tables of each budget, and one picture of all."""
+    points = []
     for budget in options.budgets:
         out = Path(options.out) / budget
-        runs = sorted(str(file.parent) for file in out.glob("*-[0-9]/summary.json"))
-        words = [sys.executable, "-m", "dnas.cli", "compare", *runs, "-o", f"{out}.png"]
-        subprocess.run([*words, "--table", f"{out}.md", "--group", "backbone"], check=True)
+        found = compare([file.parent for file in sorted(out.glob("*-[0-9]/summary.json"))], by="backbone")
+        for table in tables(found):
+            Console(width=160).print(table)
+        write_table(found, Path(f"{out}.md"))
+        for group in found.groups:
+            maps = [run.mean_ap for run in group.runs]
+            points.append(Point(f"{group.name}, {budget}", group.values("macs"), maps))
+    draw_scatter(points, Path(f"{options.out}.png"))
 
 
 def main() -> None:
@@ -87,9 +95,11 @@ def main() -> None:
     parser.add_argument("--space", default="tiny_reid")
     parser.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
     parser.add_argument("--letters", action="store_true", help="do not mirror images")
+    parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    run(options)
+    if not options.only_report:
+        run(options)
     report(options)
 
 
