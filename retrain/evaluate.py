@@ -82,19 +82,18 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     check_matches(data.query, data.gallery, "query and gallery")
     queries = len(data.query)
     images = run.decode(together(data.query, data.gallery))
-    embedding_ND = embed(run.network, images, distance=distance, flip_average=flip_average)
-    query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
+    ranking, embedding_ND = retrieve(run.network, images, queries, distance, flip_average, config.chunk)
     ids = ((data.query.pids, data.query.camids), (data.gallery.pids, data.gallery.camids))
     result: dict[str, Any] = {
         "run": config.run,
         "protocol": {"distance": distance, "flip_average": flip_average},
         "data": data.fingerprint(),
-        "plain": by_camera(rank(query_QD, gallery_GD, *ids, distance, config.chunk), data.query),
+        "plain": by_camera(ranking, data.query),
     }
     if config.rerank:
         settings = {name: getattr(config, name) for name in ("k1", "k2", "weight")}
-        rows = Reranked(query_QD, gallery_GD, **settings).rows
-        ranking = rank_by(rows, *ids, query_QD.device, min(config.chunk, 64))
+        rows = Reranked(embedding_ND[:queries], embedding_ND[queries:], **settings).rows
+        ranking = rank_by(rows, *ids, embedding_ND.device, min(config.chunk, 64))
         result["reranked"] = {"settings": settings, **by_camera(ranking, data.query)}
     return result
 
@@ -127,19 +126,26 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 
 def retrieve(
-    network: ReIDNet, images: Images, queries: int, distance: Distance = "cosine", flip_average: bool = False
+    network: ReIDNet,
+    images: Images,
+    queries: int,
+    distance: Distance = "cosine",
+    flip_average: bool = False,
+    chunk: int = 256,
 ) -> tuple[Ranking, Tensor]:
     """The ranking of the gallery for every query, and the embedding of both.
 
     Args:
         images: the query images, then the gallery.
         queries: how many of them are queries.
+        chunk: queries ranked at a time.
     """
     embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
     query_ids, gallery_ids = (
         (images.pids[part], images.camids[part]) for part in (slice(queries), slice(queries, None))
     )
-    return rank(embedding_ND[:queries], embedding_ND[queries:], query_ids, gallery_ids, distance), embedding_ND
+    query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
+    return rank(query_QD, gallery_GD, query_ids, gallery_ids, distance, chunk), embedding_ND
 
 
 def save_ranking(file: Path, ranking: Ranking, query: Split) -> None:

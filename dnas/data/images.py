@@ -83,9 +83,8 @@ class Images:
         if device.type == "cpu":
             yield from (self.take(index, device) for index in indices)
             return
-        prepare = (
-            torch.cuda.set_device if device.type == "cuda" else lambda _: None
-        )  # pinning is for the thread's device
+        # pinning is for the current device of the thread that does it
+        prepare = torch.cuda.set_device if device.type == "cuda" else None
         with ThreadPoolExecutor(1, initializer=prepare, initargs=(device,)) as pool:
             waiting: Future[Batch] | None = None
             for index in indices:

@@ -22,7 +22,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int) 
         write_tensors(unfinished, state)
         final = folder / f"{epoch:05d}-{step:06d}-{checksum(unfinished)}.pt"
         unfinished.replace(final)
-    for old in [file for file in checkpoints(folder) if file != final][KEEP - 1 :]:
+    before = [file for file in checkpoints(folder) if file != final]
+    for old in [*before[KEEP - 1 :], *folder.glob(".*.tmp")]:  # a kill while writing leaves the second kind
         old.unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
+from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
 from dnas.run.files import read_json
 from dnas.run.finite import Watch
@@ -353,6 +354,8 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
     folder = RunFolder.open(config.out)
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
         config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
+    if checkpoints(folder.path / "checkpoints"):
+        config = replace(config, weights=None)  # the checkpoint has them; their file may be gone
     state = Search(config, space)
     with folder.locked():
         folder.continue_with(state, state.fingerprint)
