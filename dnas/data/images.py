@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +84,8 @@ class Images:
             yield from (self.take(index, device) for index in indices)
             return
         # pinning is for the current device of the thread that does it
-        prepare = torch.cuda.set_device if device.type == "cuda" else None
-        with ThreadPoolExecutor(1, initializer=prepare, initargs=(device,)) as pool:
+        prepare = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+        with ThreadPoolExecutor(1, initializer=prepare) as pool:
             waiting: Future[Batch] | None = None
             for index in indices:
                 following = pool.submit(self.take, index, device)
