@@ -40,7 +40,7 @@ class Stepper:
         if config.compile:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.waiting = 0
-        self.watch = Watch()
+        self.watch = Watch(optim.on_nonfinite)
 
     @property
     def final(self) -> ReIDNet:
@@ -53,19 +53,30 @@ class Stepper:
         Args:
             at: epochs done so far, fractions included.
             last: the last batch of its epoch: what has come is enough.
+
+        Returns:
+            No terms if something was not finite and the step was skipped, with the batches that waited for it.
         """
+        self.watch.begin(self.net, self.objective)
         self.waiting += 1
         due = last or self.waiting == self.config.accumulate
         with self._alone(due):
             with torch.autocast(self.device.type, HALF.get(self.config.amp), enabled=self.config.amp != "none"):
                 output: Output = self.run(inputs)
             terms: dict[str, Tensor] = self.objective(output, labels, at / self.optim.epochs)
-            self.watch.add(f"epoch {at:.3f}", terms)
+            if not self.watch.good(f"epoch {at:.3f}", terms):
+                return self._forget()
             loss = sum(terms.values(), torch.zeros((), device=self.device)) / self.config.accumulate
             self.scaler.scale(loss * distributed.world()).backward()
-        if due:
-            self._update(at)
+        if due and not self._update(at):
+            return self._forget()
+        self.watch.end()
         return terms
+
+    def _forget(self) -> dict[str, Tensor]:
+        self.optimiser.zero_grad(set_to_none=True)
+        self.waiting = 0
+        return {}
 
     def _alone(self, due: bool) -> AbstractContextManager[None]:
         """Gradients of the ranks are added once for all accumulated batches."""
@@ -73,7 +84,8 @@ class Stepper:
             return self.parallel.no_sync()
         return nullcontext()
 
-    def _update(self, at: float) -> None:
+    def _update(self, at: float) -> bool:
+        """A step of the optimiser, unless the gradient is not finite."""
         if self.waiting < self.config.accumulate:  # the end of an epoch: fewer batches than were divided by
             for parameter in self.net.parameters():
                 if parameter.grad is not None:
@@ -85,14 +97,16 @@ class Stepper:
             norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
         else:
             norm = nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
-        if not self.scaler.is_enabled():  # a scaler finds and skips such gradients itself
-            self.watch.add(f"epoch {at:.3f}", {"gradient": norm})
+        # a scaler finds and skips such gradients itself
+        if not self.scaler.is_enabled() and not self.watch.good(f"epoch {at:.3f}", {"gradient": norm}):
+            return False
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.waiting = 0
         if self.ema is not None:
             self.ema.follow(self.net)
+        return True
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, each with `state_dict` and `load_state_dict`."""

@@ -73,9 +73,6 @@ class Retraining:
         self.net = net
         optim = config.optim
         self.sampler = PKSampler(self.train.labels.numpy(), optim.identities, optim.images, config.seed)
-        if self.sampler.identities % distributed.world():
-            found = f"{self.sampler.identities} identities a batch for {distributed.world()} processes"
-            raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
         self.augment = Augmenter(config.input)
         self.position = Position()
 
@@ -146,14 +143,12 @@ class Retraining:
             numbers = draw(batches.shape[1], seeds.generator(config.seed, "augment", epoch, step))[rows]
             inputs = self.augment(batch, numbers)
             terms = self.step(inputs, batch.labels, epoch + step / len(batches), last=step + 1 == len(batches))
-            position.losses.add(terms)
-            position.watched.add(self.objective.watched)
+            position.count(terms, self.objective.watched)
             pauses.after_step(len(batches), ready=self.step.waiting == 0)
         return {
             "epoch": epoch,
             "lr": optim.lr_at(epoch),
-            "loss": position.losses.means(),
-            "assignment": position.watched.means(),
+            **position.summary(),
             "selected": selected_shares(self.net),
         }
 

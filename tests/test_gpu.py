@@ -42,7 +42,7 @@ def test_a_step_waits_for_the_device_at_the_draw_alone(
     state = Search(config, SPACES["tiny_reid"].resized(32, 16))
     state.position.epoch = 3
     state._train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
-    state.watch.check()
+    state.steps.watch.check()
     monkeypatch.setattr(Relaxation, "draws", allowed)
     batch, held = state._sampler(state.train).epoch(3)[0], state._logit_batches(1)[0]
     generator = torch.Generator().manual_seed(0)
@@ -51,12 +51,12 @@ def test_a_step_waits_for_the_device_at_the_draw_alone(
         for step in range(2):
             drawn = state.relaxation.draws(5, 1.0, mode, generator, 0.0)
             state.relaxation.use(drawn, 0)
-            state._weight_step(batch, 3.5, step, False)
+            state.steps.weights(batch, 3, step, 3.5, False)
             if mode == "score":
-                state._score_step(held, 3.5, step, drawn)
+                state.steps.score(held, 3, step, 3.5, drawn)
             else:
                 state.relaxation.use(drawn, 1, gradient=True)
-                state._logit_step(held, 3.5, step)
+                state.steps.logits(held, 3, step, 3.5)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(calls) == 2

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dnas.errors import UserError
+from dnas.run import distributed
+
 
 class PKSampler:
     """Batches of image indices as a function of (seed, epoch) alone.
@@ -16,12 +19,18 @@ class PKSampler:
         labels: identity of every image, 0..C-1.
         identities: P; reduced to the number of identities where there are fewer.
         images: K.
+
+    Raises:
+        UserError: several processes cannot share P equally.
     """
 
     def __init__(self, labels: NDArray[np.int64], identities: int, images: int, seed: int) -> None:
         self.labels, self.seed = labels, seed
         self.images = images
         self.identities = min(identities, len(np.unique(labels)))
+        if self.identities % distributed.world():
+            found = f"{self.identities} identities a batch for {distributed.world()} processes"
+            raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
 
     def __len__(self) -> int:
         """Batches in an epoch: enough to see about every image once."""

@@ -7,7 +7,7 @@ process on the global batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -15,14 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce as differentiable_sum
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnas.errors import UserError
 from dnas.run.device import Device
 
+_apart = False
+
 
 def active() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _apart and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """In here every rank does what one process would do alone: the same on all of them, without communication."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
 
 
 def rank() -> int:
@@ -55,14 +69,28 @@ def start(device: Device) -> Device:
     return "cuda" if on_gpu else "cpu"
 
 
-def only_one(verb: str) -> None:
-    """Refuse to be one of several processes.
+def restarted() -> bool:
+    """Whether the launcher (torchrun --max-restarts, SLURM --requeue) has started this command before."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(count.isdigit() and int(count) > 0 for count in counts)
 
-    Raises:
-        UserError: torchrun started more.
-    """
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        raise UserError(f"{verb}: found {os.environ['WORLD_SIZE']} processes, allowed: one (torchrun is for retrain)")
+
+def lost_peer(error: BaseException) -> str | None:
+    """What to say where an error means that another process of this run has gone; none for any other error."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    words = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    signs = (
+        "gloo",
+        "nccl",
+        "connection closed by peer",
+        "connection reset by peer",
+        "broken pipe",
+        "tcpstore",
+        "store->",
+    )
+    known = isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+    return f"rank {dist.get_rank()}: another process of this run has ended ({words})" if known else None
 
 
 def wait_for_all() -> None:
@@ -113,6 +141,35 @@ def broadcast(tensor: Tensor) -> None:
         dist.broadcast(tensor, 0)
 
 
+def sum_numbers(values: list[float]) -> list[float]:
+    """The sums over the ranks."""
+    if not active():
+        return values
+    found = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(found)
+    return [float(value) for value in found.tolist()]
+
+
+def any_rank(value: bool) -> bool:
+    """Whether it is so on any rank; all of them ask together."""
+    return sum_numbers([float(value)])[0] > 0
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its sum over the ranks, in one message.
+
+    Which parameters have one may change from step to step (a search runs another network in each), but is the same on
+    all ranks.
+    """
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None] if active() else []
+    if found:
+        flat = torch.cat([gradient.reshape(-1) for gradient in found])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in found])
+        for gradient, part in zip(found, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
 def rand_like(tensor: Tensor) -> Tensor:
     """Uniform numbers for (B, ...): the own rows of those that one process would draw for the global batch."""
     dtype = (
@@ -120,6 +177,32 @@ def rand_like(tensor: Tensor) -> Tensor:
     )  # half precision is too coarse near 0 and 1
     count = len(tensor) * world()
     return torch.rand(count, *tensor.shape[1:], dtype=dtype, device=tensor.device)[own(count)]
+
+
+def batch_norm(
+    input: Tensor,
+    mean_C: Tensor,
+    var_C: Tensor,
+    gain_C: Tensor,
+    bias_C: Tensor,
+    training: bool,
+    share: float,
+    eps: float,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm` over the global batch; running statistics move by `share`."""
+    if not (training and active()):
+        return F.batch_norm(input, mean_C, var_C, gain_C, bias_C, training, share, eps)
+    over = [d for d in range(input.dim()) if d != 1]
+    wide = input.float() if input.dtype != torch.float64 else input
+    count = wide.numel() // wide.shape[1] * world()
+    total = differentiable_sum(torch.stack([wide.sum(over), wide.square().sum(over)]))
+    mean, variance = total[0] / count, (total[1] / count - (total[0] / count).square()).clamp(min=0)
+    mean_C.lerp_(mean.detach().to(mean_C.dtype), share)
+    var_C.lerp_((variance.detach() * count / max(count - 1, 1)).to(var_C.dtype), share)
+    shape = [1, -1] + [1] * (input.dim() - 2)
+    scale = (variance + eps).rsqrt() * gain_C
+    normalised: Tensor = wide * scale.view(shape) + (bias_C - mean * scale).view(shape)
+    return normalised.to(input.dtype)
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -131,35 +214,31 @@ class GlobalBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        over = [d for d in range(input.dim()) if d != 1]
-        wide = input.float() if input.dtype != torch.float64 else input
-        count = wide.numel() // wide.shape[1] * world()
-        total = differentiable_sum(torch.stack([wide.sum(over), wide.square().sum(over)]))
-        mean, variance = total[0] / count, (total[1] / count - (total[0] / count).square()).clamp(min=0)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach(), share)
-            self.running_var.lerp_(variance.detach() * count / max(count - 1, 1), share)
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        scale = (variance + self.eps).rsqrt() * self.weight
-        normalised: Tensor = wide * scale.view(shape) + (self.bias - mean * scale).view(shape)
-        return normalised.to(input.dtype)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, True, share, self.eps)
 
 
 def synchronised(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch norms over the global batch."""
+    """The network with batch norms over the global batch; those of subclasses see to it themselves."""
     if not active():
         return net
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        return converted
     for module in net.modules():
         for name, child in module.named_children():
-            if isinstance(child, _BatchNorm):
-                norm = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
-                norm.weight, norm.bias = child.weight, child.bias
-                norm.running_mean, norm.running_var = child.running_mean, child.running_var
-                norm.num_batches_tracked = child.num_batches_tracked
-                setattr(module, name, norm)
+            if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d) and isinstance(child, _BatchNorm):
+                setattr(module, name, _global(child, device))
     return net
+
+
+def _global(norm: _BatchNorm, device: torch.device) -> nn.Module:
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        return converted
+    found = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    found.weight, found.bias = norm.weight, norm.bias
+    found.running_mean, found.running_var = norm.running_mean, norm.running_var
+    found.num_batches_tracked = norm.num_batches_tracked
+    return found

@@ -82,6 +82,14 @@ class RunFolder:
                 raise UserError(f"{run.path}: not a run folder (no {file.name} in it)")
         return run
 
+    def reconfigure(self, config: object) -> None:
+        """Go on with other settings: the old ones stay beside the new ones, as config.yaml.1, .2, ..."""
+        assert is_dataclass(config)
+        assert not isinstance(config, type)
+        number = 1 + sum(1 for _ in self.path.glob("config.yaml.*"))
+        write_text(self.path / f"config.yaml.{number}", self.config_file.read_text())
+        write_text(self.config_file, yaml.safe_dump(asdict(config), sort_keys=False))
+
     @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"

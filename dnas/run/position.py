@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+
+from torch import Tensor
 
 from dnas.errors import check_range
 from dnas.run import distributed
@@ -38,8 +40,21 @@ class Position:
 
     def begin(self) -> None:
         """No step of this epoch is done."""
-        self.step = 0
+        self.step = self.skipped = 0
         self.losses, self.watched = Averages(), Averages()
+
+    def count(self, terms: Mapping[str, Tensor], watched: Mapping[str, Tensor]) -> None:
+        """Add the loss terms of a step and what else is watched to the means; without terms it was skipped."""
+        if not terms:
+            self.skipped += 1
+            return
+        self.losses.add(terms)
+        self.watched.add(watched)
+
+    def summary(self) -> dict[str, Any]:
+        """Of the epoch so far, for the log."""
+        found = {"loss": self.losses.means(), "assignment": self.watched.means()}
+        return found | ({"skipped": self.skipped} if self.skipped else {})
 
     def finish(self) -> None:
         """An epoch more."""
@@ -48,10 +63,11 @@ class Position:
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"losses": self.losses.state_dict(), "watched": self.watched.state_dict()}
-        return {"epoch": self.epoch, "step": self.step, **parts}
+        return {"epoch": self.epoch, "step": self.step, "skipped": self.skipped, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.skipped = int(state.get("skipped", 0))
         self.losses.load_state_dict(state["losses"])
         self.watched.load_state_dict(state["watched"])
 
@@ -75,9 +91,9 @@ class Stop:
         signal.signal(number, signal.default_int_handler)  # the second time at once
 
     def check(self) -> None:
-        """End here if asked to; everything has been written."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+        """End here if asked to, on any rank; everything has been written."""
+        if distributed.any_rank(self.signal is not None):
+            raise Interrupted(self.signal or signal.SIGTERM)
 
 
 class Pauses:
@@ -98,7 +114,9 @@ class Pauses:
         position.step += 1
         count = position.epoch * steps + position.step
         self.owed |= bool(every) and count % every == 0
-        if position.step < steps and ready and (self.owed or self.stop.signal is not None):
+        # several processes stop where all of them save: elsewhere they would have to ask each other in every step
+        asked = self.stop.signal is not None and not distributed.active()
+        if position.step < steps and ready and (self.owed or asked):
             self.save()
             self.owed = False
             self.stop.check()
@@ -106,12 +124,9 @@ class Pauses:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """SIGINT and SIGTERM only ask, while this lasts; a run then stops after its step.
-
-    Several processes would stop at different steps, so there the signals are left as they are.
-    """
+    """SIGINT and SIGTERM only ask, while this lasts: a run stops after its step, several processes where they save."""
     stop = Stop()
-    if distributed.active() or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}

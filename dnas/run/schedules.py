@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dnas.errors import UserError, check_range
+from dnas.run.finite import OnNonfinite
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class OptimConfig:
         images: K, images of each.
         dcs_temperature: temperature of DCS-Attention's channel masks in the first epoch.
         dcs_temperature_end: the same in the last epoch.
+        on_nonfinite: what a loss or gradient that is not finite does: `stop` the run, its last good state kept, or
+            `skip` the step and count it in the log (it then waits for the device in every step; 21 in a row stop it).
     """
 
     epochs: int = 60
@@ -42,6 +45,7 @@ class OptimConfig:
     images: int = 4
     dcs_temperature: float = 1.0
     dcs_temperature_end: float = 0.3
+    on_nonfinite: OnNonfinite = "stop"
 
     def __post_init__(self) -> None:
         check_range(self, "optim.", 1, math.inf, "epochs")

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dnas.data.augment import Augmenter, draw
 from dnas.data.images import Images
 from dnas.nn.reid_net import ReIDNet
-from dnas.run import seeds
+from dnas.run import distributed, seeds
 from dnas.search.supernet import inherit
 from dnas.space.spec import Choices, Space, fill
 
@@ -51,7 +51,8 @@ class Children:
         torch.manual_seed(seeds.derive(self.seed, "recalibrate"))  # DCS draws noise in training mode
         generator = seeds.generator(self.seed, "recalibrate")
         child.train()
-        for _ in range(RECALIBRATION_BATCHES):
-            index = torch.randint(len(self.images), (RECALIBRATION_BATCH,), generator=generator)
-            child(self.augment(self.images.take(index, device), draw(len(index), generator)))
+        with distributed.apart():  # every rank makes the same child
+            for _ in range(RECALIBRATION_BATCHES):
+                index = torch.randint(len(self.images), (RECALIBRATION_BATCH,), generator=generator)
+                child(self.augment(self.images.take(index, device), draw(len(index), generator)))
         return child.eval()

@@ -13,9 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnas.nn.builder import Builder
 from dnas.nn.inverted_residual import InvertedResidual, InvertedResidualModule
+from dnas.run.distributed import batch_norm
 from dnas.search.relaxation import Draw
 from dnas.space.holes import Channels
 from dnas.space.spec import OneOf, Spec
@@ -62,7 +64,7 @@ class SharedInvertedResidual(InvertedResidualModule):
 
     def _norm(self, norm: nn.Module, y: Tensor, c: Channels) -> Tensor:
         """The leading channels of a batch norm, masked where the width is open."""
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, _BatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain_C, bias_C = norm.weight[: c.size], norm.bias[: c.size]
@@ -70,4 +72,4 @@ class SharedInvertedResidual(InvertedResidualModule):
             mask_C = self.draw.mask(c).to(gain_C.dtype)
             gain_C, bias_C = gain_C * mask_C, bias_C * mask_C
         mean_C, var_C = norm.running_mean[: c.size], norm.running_var[: c.size]  # views: updated in place
-        return F.batch_norm(y, mean_C, var_C, gain_C, bias_C, norm.training, norm.momentum or 0.1, norm.eps)
+        return batch_norm(y, mean_C, var_C, gain_C, bias_C, norm.training, norm.momentum or 0.1, norm.eps)

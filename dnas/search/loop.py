@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dnas.data.augment import Augmenter, draw
 from dnas.data.images import Images, decode
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
@@ -27,17 +25,17 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
-from dnas.run.files import read_json
-from dnas.run.finite import Watch
+from dnas.run.files import read_json, void
 from dnas.run.folder import RunFolder
 from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import EpochProgress, console
-from dnas.run.schedules import geometric, make_optimiser
+from dnas.run.schedules import geometric
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
 from dnas.search.health import Health, Moves, examine
-from dnas.search.relaxation import Draws, Relaxation, entropies, leave_one_out
+from dnas.search.relaxation import Relaxation, entropies
+from dnas.search.steps import Steps
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.genotype import Genotype
 from dnas.space.spec import Choices, Space, decisions
@@ -65,65 +63,76 @@ class Search:
         rest, held = hold_out(data.train, config.holdout, config.seed)
         check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
-        self.held_out = decode(held, *size)
-        if config.arch.data == "split":
-            self.train, self.logit_images = (decode(part, *size) for part in split_images(rest, 0.2, config.seed))
-        else:
-            self.train = self.logit_images = decode(rest, *size)
-        self.fingerprint = data.fingerprint()
+        with distributed.one_first():
+            self.fingerprint = data.fingerprint()
+            self.held_out = decode(held, *size)
+            if config.arch.data == "split":
+                self.train, self.logit_images = (decode(part, *size) for part in split_images(rest, 0.2, config.seed))
+            else:
+                self.train = self.logit_images = decode(rest, *size)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         builder = SupernetBuilder(self.relaxation.draw, config.arch.share)
         self.net = ReIDNet(self.space.spec, self.space.input, self.train.identities, builder)
         if config.weights is not None:
             load_weights(self.net, Path(config.weights))
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.synchronised(self.net, self.device)
         dim = self.space.spec.out(self.space.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
-        self.weight_optimiser = make_optimiser(self.net.parameters(), config.optim)
-        self.logit_optimiser = torch.optim.Adam(self.relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
-        self.augment = Augmenter(config.input)
-        self.children = Children(self.space, self.net, self.train, self.augment, config.seed)
-        self.position, self.watch = Position(), Watch()
+        self.steps = Steps(
+            config, self.net, self.relaxation, self.objective, self.budget, self.train, self.logit_images
+        )
+        self.weight_optimiser, self.logit_optimiser = self.steps.weight_optimiser, self.steps.logit_optimiser
+        self.children = Children(self.space, self.net, self.train, self.steps.augment, config.seed)
+        self.position = Position()
+        self.warned: set[str] = set()
         self.selected: dict[str, float] = {}  # shares of channels, from the checkpoint that an epoch goes on from
 
     def run(self, folder: RunFolder) -> None:
-        """Search to the end, from wherever this state is."""
-        config = self.config
-        warned: set[str] = set()
-        position, log = self.position, folder.path / "log.txt"
-        with EpochProgress("search", config.optim.epochs, position.epoch, log) as progress, stoppable() as stop:
-            pauses = Pauses(config.checkpoint, position, stop, lambda: self._save(folder))
-            while position.epoch < config.optim.epochs:
+        """Search to the end, from wherever this state is; the first of several processes writes."""
+        epochs, position, log = self.config.optim.epochs, self.position, folder.path / "log.txt"
+        with EpochProgress("search", epochs, position.epoch, log) as progress, stoppable() as stop:
+            pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
+            while position.epoch < epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch(pauses)
                 trained = time.perf_counter() - start
-                self.choices = self.budget.derive(self.relaxation)
-                last = position.epoch + 1 == config.optim.epochs
-                if last and config.arch.samples:
-                    metrics["sampled"] = self._best_of_samples()
-                if last or (config.eval_every and (position.epoch + 1) % config.eval_every == 0):
-                    metrics["held_out"] = self.evaluate(self.choices)
-                    metrics["held_out_supernet"] = self.evaluate_supernet()
-                health = self._health(metrics, last)
-                metrics["health"] = health.plain()
-                folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
-                self._genotype(metrics).save(folder.genotype_file)
+                health = self._look(metrics, last=position.epoch + 1 == epochs)
                 position.finish()
-                self._save(folder)
-                progress.epoch(position.epoch - 1, self._news(metrics))
-                for warning in health.warnings:
-                    kind = warning.split(":")[0]
-                    if kind not in warned:  # once, not in every epoch; the log of metrics has all of them
-                        warned.add(kind)
-                        progress.say(f"warning: {warning}")
+                if distributed.rank() == 0:
+                    folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
+                    self._genotype(metrics).save(folder.genotype_file)
+                    self._save(folder)
+                    progress.epoch(position.epoch - 1, self._news(metrics))
+                    for warning in health.warnings:
+                        kind = warning.split(":")[0]
+                        if kind not in self.warned:  # once, not in every epoch; the log of metrics has all of them
+                            self.warned.add(kind)
+                            progress.say(f"warning: {warning}")
                 stop.check()
-        folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
-        counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
-        folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+        if distributed.rank() == 0:
+            folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
+            counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
+            folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+        distributed.wait_for_all()
+
+    def _look(self, metrics: dict[str, Any], last: bool) -> Health:
+        """Derive the network of this epoch and, if it is time, look at it on the held-out identities."""
+        config = self.config
+        self.choices = self.budget.derive(self.relaxation)
+        if last and config.arch.samples:
+            metrics["sampled"] = self._best_of_samples()
+        if last or (config.eval_every and (self.position.epoch + 1) % config.eval_every == 0):
+            metrics["held_out"] = self.evaluate(self.choices)
+            metrics["held_out_supernet"] = self.evaluate_supernet()
+        health = self._health(metrics, last)
+        metrics["health"] = health.plain()
+        return health
 
     def _save(self, folder: RunFolder) -> None:
-        self.watch.check()
-        folder.save(self.state(), self.position)
+        self.steps.watch.check()
+        if distributed.rank() == 0:
+            folder.save(self.state(), self.position)
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in STATE}
@@ -153,7 +162,9 @@ class Search:
         for _ in range(self.config.arch.samples):
             child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
             children += [child] if child not in children else []
-        scores = [self.evaluate(child)["mAP"] for child in children]
+        ranks = range(distributed.rank(), len(children), distributed.world())
+        own = [self.evaluate(child)["mAP"] if n in ranks else 0.0 for n, child in enumerate(children)]
+        scores = distributed.sum_numbers(own)
         self.choices = children[scores.index(max(scores))]
         return [{"choices": child, "mAP": score} for child, score in zip(children, scores, strict=True)]
 
@@ -173,9 +184,10 @@ class Search:
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
         if done == 0 and config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
-            embedding = embed(self.children.recalibrated(self.choices), self.train)
+            images = self.train.shard(distributed.rank(), distributed.world())
+            embedding = embed(self.children.recalibrated(self.choices), images)
             clustering = seeds.generator(config.seed, "cluster", epoch)
-            self.objective.statistics.refresh(embedding, self.train.labels.to(self.device), clustering)
+            self.objective.statistics.refresh(embedding, images.labels.to(self.device), clustering)
         self.net.train()
         for step, indices in enumerate(batches[done:], start=done):
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
@@ -183,22 +195,19 @@ class Search:
             at = epoch + step / len(batches)
             draws = self.relaxation.draws(count, temperature, arch.mode, noise, idle_dropout)
             self.relaxation.use(draws, 0, gradient=joint)
-            terms = self._weight_step(indices, at, step, joint)
-            if score:
-                terms["logit_loss"] = self._score_step(logit_batches[step], at, step, draws)
-            elif with_logits and not joint:
+            terms = self.steps.weights(indices, epoch, step, at, joint)
+            if terms and score:
+                terms |= self.steps.score(logit_batches[step], epoch, step, at, draws)
+            elif terms and with_logits and not joint:
                 self.relaxation.use(draws, 1, gradient=True)
-                terms["logit_loss"] = self._logit_step(logit_batches[step], at, step)
-            self.watch.add(f"epoch {at:.3f}", terms)
-            position.losses.add(terms)
-            position.watched.add(self.objective.watched)
+                terms |= self.steps.logits(logit_batches[step], epoch, step, at)
+            position.count(terms, self.objective.watched)
             pauses.after_step(len(batches))
         return {
             "epoch": epoch,
             "temperature": temperature,
             "mask_temperature": mask_temperature,
-            "loss": position.losses.means(),
-            "assignment": position.watched.means(),
+            **position.summary(),
             **self._architecture(),
         }
 
@@ -207,48 +216,6 @@ class Search:
         sampler = self._sampler(self.logit_images)
         rounds = -(-count // len(sampler))
         return [batch for turn in range(rounds) for batch in sampler.epoch(self.position.epoch * 1000 + turn)]
-
-    def _weight_step(self, indices: NDArray[np.int64], at: float, step: int, joint: bool) -> dict[str, Tensor]:
-        """One step of the weights (`joint`: and of the logits) under the current draw; `at`: epochs done so far."""
-        for group in self.weight_optimiser.param_groups:
-            group["lr"] = self.config.optim.lr_at(at)
-        terms = self._terms(self.train, indices, at, (self.position.epoch, step, 0))
-        loss = sum(terms.values(), torch.zeros((), device=self.device))
-        if joint:
-            loss = loss + self._cost(at) + self._settling(at)
-        self.weight_optimiser.zero_grad(set_to_none=True)
-        self.logit_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.weight_optimiser.step()
-        if joint:
-            self.logit_optimiser.step()
-        return terms
-
-    def _logit_step(self, indices: NDArray[np.int64], at: float, step: int) -> Tensor:
-        """One step of the logits alone under the current draw; the weights get no gradient."""
-        terms = self._terms(self.logit_images, indices, at, (self.position.epoch, step, 1), follow=False)
-        loss = sum(terms.values(), self._cost(at) + self._settling(at))
-        self.logit_optimiser.zero_grad(set_to_none=True)
-        loss.backward(inputs=[self.relaxation.logits_HK])
-        self.logit_optimiser.step()
-        return loss
-
-    def _score_step(self, indices: NDArray[np.int64], at: float, step: int, draws: Draws) -> Tensor:
-        """One step of the logits by the score function: one batch under all draws but the first, without backward."""
-        inputs, labels = self._batch(self.logit_images, indices, (self.position.epoch, step, 1))
-        losses, progress = [], at / self.config.optim.epochs
-        with torch.no_grad():
-            for n in range(1, len(draws.index_NH)):
-                self.relaxation.use(draws, n)
-                terms = self.objective(self.net(inputs), labels, progress, follow=False)
-                cost = torch.full((), float(self.budget.count.at(self.relaxation.drawn())), device=self.device)
-                losses.append(sum(terms.values(), self.budget.excess(cost, progress)))
-        loss_R = torch.stack(losses)
-        loss = leave_one_out(loss_R, self.relaxation.log_probability(draws)[1:]) + self._settling(at)
-        self.logit_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.logit_optimiser.step()
-        return loss_R.mean()
 
     def _architecture(self) -> dict[str, Any]:
         """Where the choices stand, for the log."""
@@ -263,29 +230,6 @@ class Search:
             "target": self.config.budget.limit,
             "selected": {name: share for name, share in shares.items() if not math.isnan(share)},
         }
-
-    def _terms(
-        self, images: Images, indices: NDArray[np.int64], at: float, seed: tuple[int, ...], follow: bool = True
-    ) -> dict[str, Tensor]:
-        inputs, labels = self._batch(images, indices, seed)
-        terms: dict[str, Tensor] = self.objective(self.net(inputs), labels, at / self.config.optim.epochs, follow)
-        return terms
-
-    def _batch(self, images: Images, indices: NDArray[np.int64], seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels on the device."""
-        batch = images.take(torch.from_numpy(indices), self.device)
-        numbers = draw(len(indices), seeds.generator(self.config.seed, "augment", *seed))
-        return self.augment(batch, numbers), batch.labels
-
-    def _cost(self, at: float) -> Tensor:
-        """The term of the loss for the expected cost."""
-        return self.budget.expected_excess(self.relaxation, at / self.config.optim.epochs)
-
-    def _settling(self, at: float) -> Tensor:
-        """The entropy of the choices: sought at first, avoided at the end."""
-        if self.config.arch.entropy == 0:
-            return torch.zeros((), device=self.device)
-        return self.config.arch.entropy * (2 * at / self.config.optim.epochs - 1) * self.relaxation.mean_entropy()
 
     def _health(self, metrics: dict[str, Any], last: bool) -> Health:
         arch, known = self.config.arch, self.relaxation.decisions
@@ -306,7 +250,7 @@ class Search:
 
     def _genotype(self, metrics: dict[str, Any]) -> Genotype:
         summary = {
-            "seed": self.config.seed, "epochs": self.position.epoch + 1, "of_epochs": self.config.optim.epochs,
+            "seed": self.config.seed, "epochs": self.position.epoch, "of_epochs": self.config.optim.epochs,
             "data": {"name": self.fingerprint["name"], "sha256": self.fingerprint["sha256"]},
             "budget": {self.config.budget.kind: self.config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
@@ -330,27 +274,25 @@ class Search:
 
 
 def search(config: SearchConfig, space: Space) -> RunFolder:
-    """Run a search in a new folder.
-
-    Raises:
-        UserError: several processes were started.
-    """
-    distributed.only_one("search")
-    state = Search(config, space)
-    folder = RunFolder.create(config.out, "search", config, state.fingerprint)
-    if config.budget.latency_table is not None:
-        folder.write(LATENCY, read_json(Path(config.budget.latency_table)))
+    """Run a search in a new folder. Under `torchrun` all processes call this, and the first one writes."""
+    config = replace(config, device=distributed.start(config.device))
+    state, folder = Search(config, space), RunFolder(config.out)
+    if distributed.rank() == 0:
+        RunFolder.create(config.out, "search", config, state.fingerprint)
+        if config.budget.latency_table is not None:
+            folder.write(LATENCY, read_json(Path(config.budget.latency_table)))
+    distributed.wait_for_all()
     with folder.locked():
         return _finish(state, folder)
 
 
 def resume(config: SearchConfig, space: Space) -> RunFolder:
-    """Go on with the search in `config.out`, from its last whole epoch.
+    """Go on with the search in `config.out`, from its last checkpoint.
 
     Raises:
         UserError: no search there, other data than before, or a damaged checkpoint.
     """
-    distributed.only_one("search")
+    config = replace(config, device=distributed.start(config.device))
     folder = RunFolder.open(config.out)
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
         config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
@@ -363,11 +305,13 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
 
 
 def _finish(state: Search, folder: RunFolder) -> RunFolder:
-    console.print(
+    say = console.print if distributed.rank() == 0 else void
+    processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
+    say(
         f"search: space {state.space.name}, {len(state.relaxation.decisions)} decisions,"
-        f" {state.train.identities} training and {state.held_out.identities} held-out identities"
+        f" {state.train.identities} training and {state.held_out.identities} held-out identities{processes}"
     )
     state.run(folder)
     file = Path(folder.genotype_file)
-    console.print(f"search: wrote {file}  (show it: dnas show {file})")
+    say(f"search: wrote {file}  (show it: dnas show {file})")
     return folder

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dnas.run import distributed
 from dnas.space.holes import Channels
 from dnas.space.spec import Choices, Decision
 
@@ -133,6 +134,7 @@ class Relaxation(nn.Module):
             absent_HK = absent_HK | (self.idle_HK & without_idle_H.to(device, non_blocking=True)[:, None])
         noise_NHK = gumbel_NHK.to(device, dtype, non_blocking=True)
         index_NH = (self.logits_HK.detach() + noise_NHK).masked_fill(absent_HK, -torch.inf).argmax(2)
+        distributed.broadcast(index_NH)  # ranks whose logits differ in the last bit must still run one network
         numbers = None if mode == "full" else index_NH.tolist()
         return Draws(noise_NHK, absent_HK, index_NH, numbers, temperature, mode)
 

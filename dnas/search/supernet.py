@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dnas.nn.builder import Builder
+from dnas.run.distributed import batch_norm
 from dnas.search.elastic import SharedInvertedResidual, can_share
 from dnas.search.relaxation import Draw
 from dnas.space.holes import Channels, Shape
@@ -60,9 +60,9 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         mask_C = self.draw.mask(self.width).to(self.weight.dtype)
         gain_C, bias_C = self.weight * mask_C, self.bias * mask_C
         momentum = 0.1 if self.momentum is None else self.momentum
-        return F.batch_norm(
-            input, self.running_mean, self.running_var, gain_C, bias_C, self.training, momentum, self.eps
-        )
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return batch_norm(input, self.running_mean, self.running_var, gain_C, bias_C, self.training, momentum, self.eps)
 
 
 class ChannelMask(nn.Module):

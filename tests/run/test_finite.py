@@ -17,9 +17,9 @@ SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3
 
 def test_the_broken_term_is_named() -> None:
     watch = Watch()
-    watch.add("epoch 0.1", {"id": torch.tensor(1.0), "triplet": torch.tensor(0.0)})
+    assert watch.good("epoch 0.1", {"id": torch.tensor(1.0), "triplet": torch.tensor(0.0)})
     with pytest.raises(UserError, match=r"'triplet', 'ibb' not finite in epoch 0\.2"):
-        watch.add(
+        watch.good(
             "epoch 0.2", {"id": torch.tensor(1.0), "triplet": torch.tensor(torch.nan), "ibb": torch.tensor(torch.inf)}
         )
     watch.check()

@@ -160,14 +160,14 @@ def step_parts(state: Search) -> dict[str, Step]:
     def logits() -> None:
         if mode == "score":
             draws = state.relaxation.draws(1 + state.config.arch.draws, 1.0, mode, generator)
-            state._score_step(held, at, 0, draws)
+            state.steps.score(held, 0, 0, at, draws)
         else:
             state.relaxation.sample(1.0, mode, generator)
-            state._logit_step(held, at, 0)
+            state.steps.logits(held, 0, 0, at)
 
     def weights() -> None:
         state.relaxation.sample(1.0, mode, generator, gradient=False)
-        state._weight_step(batch, at, 0, False)
+        state.steps.weights(batch, 0, 0, at, False)
 
     def whole() -> None:
         weights()

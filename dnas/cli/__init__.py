@@ -1,0 +1,68 @@
+"""The command line: `dnas VERB --config F.yaml --data ROOT --out DIR [--key value ...]`; a file for each kind of verb.
+
+Bad input ends with one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from dnas.cli import data, measuring, showing, training
+from dnas.cli.parser import Parser, Verb
+from dnas.errors import UserError
+from dnas.run.progress import errors
+
+VERBS: dict[str, Verb] = {**training.VERBS, **showing.VERBS, **measuring.VERBS, **data.VERBS}
+
+
+def _overview() -> Parser:
+    """For `dnas --help`, and for words that are no verb."""
+    parser = Parser(prog="dnas", description="Search, retrain and compare networks for person re-identification.")
+    verbs = parser.add_subcommands(dest="verb")
+    for name, verb in VERBS.items():
+        verbs.add_subcommand(name, Parser(description=verb.help), help=verb.help)
+    return parser
+
+
+def _run(arguments: Sequence[str]) -> None:
+    name, words = (arguments[0] if arguments else ""), list(arguments[1:])
+    if name not in VERBS:
+        _overview().parse_args(list(arguments))
+        return
+    if name in training.VERBS:
+        if any(word.split("=")[0] == "--resume" for word in words) and not {"-h", "--help"} & {*words}:
+            return training.resume(name, words)
+        training.check_config_files(name, words)
+    verb = VERBS[name]
+    verb.run(verb.parser().parse_args(words), words)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. The exit code is 0, 2 for bad input, 3 for a lost rank, 130 when interrupted (143 by SIGTERM)."""
+    from dnas.run import distributed
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _run(arguments)
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    except OSError as error:
+        if lost := distributed.lost_peer(error):
+            return _say(lost, 3)
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"error: {where}{error.strerror or error}", 2)
+    except RuntimeError as error:
+        if lost := distributed.lost_peer(error):
+            return _say(lost, 3)
+        raise
+    except KeyboardInterrupt as interrupt:
+        _say("interrupted; what a search or retraining wrote is whole: go on with --resume DIR")
+        return 128 + getattr(interrupt, "number", 2)
+    return 0
+
+
+def _say(text: str, code: int = 0) -> int:
+    errors.print(f"dnas: {text}", markup=False)
+    return code

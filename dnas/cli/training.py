@@ -1,0 +1,146 @@
+"""`dnas search` and `dnas retrain`, in a new folder or on with an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from dnas.cli.parser import Parser, Verb, first_line, typed
+from dnas.errors import UserError
+
+
+def _config(verb: str) -> Any:
+    from dnas.search.config import SearchConfig
+    from retrain.config import RetrainConfig
+
+    return SearchConfig if verb == "search" else RetrainConfig
+
+
+def parser(verb: str, stored: dict[str, Any] | None = None) -> Parser:
+    """The settings of a search or retraining.
+
+    Args:
+        stored: settings of a run that goes on: what is not typed is as it was.
+    """
+    kind = _config(verb)
+    found = Parser(prog=f"dnas {verb}", description=first_line(kind))
+    found.add_argument("--config", action="config", help="YAML file with any of these settings")
+    found.add_argument("--resume", metavar="DIR", help="go on with the run in DIR, from its last checkpoint")
+    found.add_argument(
+        "--force", action="store_true", help="with --resume: go on with other settings than the run began with"
+    )
+    found.add_class_arguments(kind)
+    if stored is not None:
+        found.set_defaults(stored)
+    return found
+
+
+def run(verb: str, namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.run import distributed
+
+    config = typed(_config(verb), parser(verb).instantiate(namespace))
+    if distributed.restarted() and (Path(config.out) / "config.yaml").is_file():  # by torchrun --max-restarts
+        return resume(verb, ["--resume", config.out, *_typed_space(words)])
+    if verb == "search":
+        from dnas.search.loop import search
+        from search_spaces import load_space
+
+        search(config, load_space(config.space))
+    else:
+        from retrain.train import retrain
+
+        retrain(config)
+
+
+def resume(verb: str, words: Sequence[str]) -> None:
+    """Go on with a run. Its folder cannot name a file to run: a space of the user's own is typed again.
+
+    Raises:
+        UserError: settings that differ from those of the run, without --force.
+    """
+    from dnas.run.config import from_plain
+    from dnas.run.folder import RunFolder
+    from dnas.search.loop import resume as resume_search
+    from retrain.train import resume as resume_retraining
+    from search_spaces import load_space, named_space
+
+    where = [b for a, b in pairwise(words) if a == "--resume"] + [w[9:] for w in words if w.startswith("--resume=")]
+    if len(where) != 1:
+        raise UserError("--resume: give it once, with the folder of a run")
+    folder = RunFolder.open(where[0])
+    if folder.verb() != verb:
+        raise UserError(f"{folder.path}: cannot {verb} on, this is a {folder.verb()}")
+    before = from_plain(_config(verb), folder.config(), str(folder.config_file))
+    config, forced = _changed(verb, before, words)
+    if forced:
+        folder.reconfigure(config)
+    space = _typed_space(words)[-1] if _typed_space(words) else None
+    if verb == "retrain":
+        resume_retraining(folder.path, space)
+    else:
+        found = load_space(space) if space else named_space(config.space)
+        resume_search(replace(config, out=str(folder.path)), found)  # the folder may have been moved since
+
+
+def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
+    """The settings to go on with, and whether they are other ones than before."""
+    stored = asdict(before)
+    check_config_files(verb, words)
+    namespace = parser(verb, flat(stored)).parse_args([*words, f"--data={before.data}", f"--out={before.out}"])
+    typed_words = [word.split("=")[0] for word in words]
+    if named := [name for name in ("--data", "--out") if name in typed_words]:
+        raise UserError(f"{named[0]}: not with --resume, a run goes on with its own")
+    now = typed(_config(verb), parser(verb).instantiate(namespace))
+    differing = {
+        key: (old, new)
+        for (key, old), new in zip(flat(stored).items(), flat(asdict(now)).values(), strict=True)
+        if old != new and not (key == "space" and _typed_space(words))
+    }
+    if differing and not namespace.force:
+        said = "; ".join(f"{key}: the run has {old}, found {new}" for key, (old, new) in differing.items())
+        raise UserError(f"--resume: {said} (--force goes on with the new settings)")
+    return (now if differing else before), bool(differing)
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def _typed_space(words: Sequence[str]) -> list[str]:
+    """`--space FILE.py` if it was typed."""
+    found = [b for a, b in pairwise(words) if a == "--space"] + [w[8:] for w in words if w.startswith("--space=")]
+    return ["--space", found[-1]] if found and found[-1].endswith(".py") else []
+
+
+def check_config_files(verb: str, words: Sequence[str]) -> None:
+    """Check configuration files before the parser reads them: its messages would not name the file."""
+    from dnas.run.config import check
+    from dnas.run.files import read_yaml
+
+    files = [b for a, b in pairwise(words) if a == "--config"] + [w[9:] for w in words if w.startswith("--config=")]
+    for file in files:
+        content = read_yaml(Path(file))
+        check(_config(verb), content, file)
+        if str(content.get("space")).endswith(".py"):
+            raise UserError(
+                f"{file}: space: a file of your own is run, so it must be typed: --space {content['space']}"
+            )
+
+
+def _runner(verb: str) -> Callable[[Namespace, Sequence[str]], None]:
+    return lambda namespace, words: run(verb, namespace, words)
+
+
+VERBS = {
+    "search": Verb("Search a space for an architecture.", lambda: parser("search"), _runner("search")),
+    "retrain": Verb("Train a searched or a fixed network.", lambda: parser("retrain"), _runner("retrain")),
+}
