@@ -78,7 +78,12 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     flip_average = stored.flip_average if config.flip_average is None else config.flip_average
     if config.rerank and distance != "cosine":
         raise UserError(f"rerank: found with distance {distance}, allowed with: cosine")
-    data = load_data(config.data or stored.data, None if config.data else stored.test_on, for_training=False)
+    data = load_data(
+        config.data or stored.data,
+        None if config.data else stored.test_on,
+        for_training=False,
+        on_bad_image=stored.input.on_bad_image,
+    )
     check_matches(data.query, data.gallery, "query and gallery")
     queries = len(data.query)
     images = run.decode(together(data.query, data.gallery))

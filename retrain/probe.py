@@ -34,7 +34,13 @@ def probe_run(
     """
     run = load(path, device, space)
     config = run.config
-    found = load_data(data or config.data, None if data else config.test_on, for_training=False, tested=False)
+    found = load_data(
+        data or config.data,
+        None if data else config.test_on,
+        for_training=False,
+        tested=False,
+        on_bad_image=config.input.on_bad_image,
+    )
     sets: dict[str, Images] = {}
     if len(found.train):
         rest, held = (found.train, None) if data else hold_out(found.train, config.holdout, config.seed)

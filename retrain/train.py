@@ -46,7 +46,7 @@ class Retraining:
     def __init__(self, config: RetrainConfig, fresh: bool = True) -> None:
         self.config, self.device = config, pick_device(config.device)
         self.model = pick_model(config)
-        data = load_data(config.data, config.test_on, tested=config.test)
+        data = load_data(config.data, config.test_on, tested=config.test, on_bad_image=config.input.on_bad_image)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         if len(held):
             check_matches(held, held, "held-out identities")
@@ -114,7 +114,8 @@ class Retraining:
     def _save(self, folder: RunFolder) -> None:
         self.step.watch.check()
         if distributed.rank() == 0:
-            folder.save({name: part.state_dict() for name, part in self._parts().items()}, self.position)
+            state = {name: part.state_dict() for name, part in self._parts().items()}
+            folder.save(state, self.position, self.config.checkpoint.keep)
 
     def _parts(self) -> dict[str, Any]:
         """What a checkpoint holds, each with `state_dict` and `load_state_dict`."""

@@ -215,8 +215,8 @@ def test_resume_continues_search_and_retraining(
 ) -> None:
     """Stop after the first epoch, go on: the same log, genotype and result as without the stop."""
 
-    def stop_after_first(self: RunFolder, state: dict[str, object], position: Position) -> None:
-        save(self, state, position)
+    def stop_after_first(self: RunFolder, state: dict[str, object], position: Position, keep: int) -> None:
+        save(self, state, position, keep)
         if position.epoch == 1:
             raise KeyboardInterrupt
 

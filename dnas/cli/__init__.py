@@ -5,6 +5,7 @@ Bad input ends with one line and exit code 2.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -52,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if lost := distributed.lost_peer(error):
             return _say(lost, 3)
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"error: {where}{error.strerror or error}", 2)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "; what was written before is whole, a run goes on with --resume DIR" if full else ""
+        return _say(f"error: {where}{error.strerror or error}{hint}", 2)
     except RuntimeError as error:
         if lost := distributed.lost_peer(error):
             return _say(lost, 3)

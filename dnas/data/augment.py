@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dnas.data.images import Batch, mean_colour, normalise
+from dnas.data.usable import OnBadImage
 from dnas.errors import check_range
 
 AT_ONCE = 32
@@ -32,6 +33,8 @@ class InputConfig:
         pad: pixels of zero padding on each side before a random crop back to size.
         jitter: brightness, contrast and saturation change by factors of 1 - jitter to 1 + jitter.
         erase: probability of random erasing (Zhong et al., arXiv 1708.04896).
+        on_bad_image: what a file that is no image (docs/data.md) does: `stop` the run with its name, or `skip`: it is
+            left out, of training and of evaluation, and named in data.json.
     """
 
     height: int = 0
@@ -40,6 +43,7 @@ class InputConfig:
     pad: int = 4
     jitter: float = 0.0
     erase: float = 0.5
+    on_bad_image: OnBadImage = "stop"
 
     def __post_init__(self) -> None:
         check_range(self, "input.", 0, 1, "flip", "jitter", "erase")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dnas.data.hashes import content_hashes
+from dnas.data.picture import BadImage, read_rgb
 from dnas.data.splits import SPLITS, ReIDData, matched
 
 Counts = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -104,11 +104,9 @@ def _unreadable_and_sizes(data: ReIDData) -> Iterable[Finding]:
 
     def one(file: Path) -> tuple[int, int] | str:
         try:
-            with Image.open(file) as picture:
-                size: tuple[int, int] = picture.convert("RGB").size
-                return size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return str(error)
+            return read_rgb(file).size
+        except BadImage as error:
+            return error.reason
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(one, files))

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from dnas.data.hashes import cache_folder, content_hashes, writing
+from dnas.data.picture import read_pixels
 from dnas.data.splits import Split
 from dnas.errors import UserError
 from dnas.imagenet import MEAN, STD
@@ -176,23 +176,10 @@ def _decode_into(pixels: NDArray[np.uint8], files: tuple[Path, ...]) -> None:
     """Decode every file into its row of (N, H, W, 3), in parallel."""
 
     def one(index: int) -> None:
-        pixels[index] = _read(files[index], *pixels.shape[1:3])
+        pixels[index] = read_pixels(files[index], *pixels.shape[1:3])
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, range(len(files))))
-
-
-def _read(file: Path, height: int, width: int) -> NDArray[np.uint8]:
-    try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith("I"):  # 16 bits: scaled, where Pillow would clip at 255
-                picture = Image.fromarray((np.asarray(picture, np.uint32) // 257).clip(0, 255).astype(np.uint8))
-            rgb = picture.convert("RGB")
-            if rgb.size != (width, height):
-                rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(rgb)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be read as an image ({error})") from error
 
 
 def normalise(pixels: Tensor, out: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dnas.data.splits import SPLITS, ReIDData, Split, chained
+from dnas.data.usable import OnBadImage, without_bad
 from dnas.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -185,13 +186,19 @@ def detect(root: Path) -> Layout:
 def read_one(root: Path) -> ReIDData:
     """One data set, whatever its layout: a folder, or a CSV manifest."""
     if root.suffix.lower() == ".csv":
-        return ReIDData(root.stem, "manifest", **read_manifest(root))
+        return ReIDData.of(root.stem, "manifest", read_manifest(root))
     layout = detect(root)
     name = next(name for name, known in LAYOUTS.items() if known is layout)
-    return ReIDData(root.resolve().name, name, **layout.read(root))
+    return ReIDData.of(root.resolve().name, name, layout.read(root))
 
 
-def load_data(data: str | Path, test_on: str | None = None, for_training: bool = True, tested: bool = True) -> ReIDData:
+def load_data(
+    data: str | Path,
+    test_on: str | None = None,
+    for_training: bool = True,
+    tested: bool = True,
+    on_bad_image: OnBadImage = "stop",
+) -> ReIDData:
     """The data sets of `--data` and `--test_on`.
 
     Args:
@@ -199,6 +206,7 @@ def load_data(data: str | Path, test_on: str | None = None, for_training: bool =
         test_on: take query and gallery from this one.
         for_training: refuse sets that nothing can be trained on.
         tested: whether query and gallery are needed.
+        on_bad_image: `skip` decodes every image once and leaves out those that cannot be; `stop` leaves them to be met.
 
     Raises:
         UserError: nothing there, an unknown layout, a name or line that does not parse, one identity or none.
@@ -215,6 +223,8 @@ def load_data(data: str | Path, test_on: str | None = None, for_training: bool =
         found = ReIDData(f"{name}>{other.name}", "several", train, other.query, other.gallery)
     elif len(parts) > 1:
         found = ReIDData(name, "several", train, Split.of([]), Split.of([]))
+    if on_bad_image == "skip":
+        found = without_bad(found)
     if for_training and len(np.unique(found.train.pids)) < 2:
         count = len(np.unique(found.train.pids))
         raise UserError(f"data: {data}: found {count} training identities, training needs at least two")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class ReIDData:
 
     Args:
         layout: how it was read: a key of `dnas.data.layouts.LAYOUTS`, or `several`.
+        left_out: names of images that could not be read (`dnas.data.usable`).
     """
 
     name: str
@@ -90,6 +91,13 @@ class ReIDData:
     train: Split
     query: Split
     gallery: Split
+    left_out: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(name: str, layout: str, splits: Mapping[str, Split], left_out: tuple[str, ...] = ()) -> ReIDData:
+        """From its splits by name."""
+        train, query, gallery = (splits[split] for split in SPLITS)
+        return ReIDData(name, layout, train, query, gallery, left_out)
 
     def splits(self) -> dict[str, Split]:
         return {name: getattr(self, name) for name in SPLITS}
@@ -104,7 +112,8 @@ class ReIDData:
                 digest.update(f"{name}/{file.name}:{pid}:{camid}:".encode())
                 digest.update(content)
             counts[name] = {"images": len(split), "identities": split.identities, "cameras": split.cameras}
-        return {"format": FORMAT, "name": self.name, "sha256": digest.hexdigest(), **counts}
+        left_out = {"left_out": list(self.left_out)} if self.left_out else {}
+        return {"format": FORMAT, "name": self.name, "sha256": digest.hexdigest(), **counts, **left_out}
 
 
 def matched(query: Split, gallery: Split) -> NDArray[np.bool_]:

@@ -13,17 +13,17 @@ from dnas.run.files import load_tensors, temporary, write_tensors
 
 NAME = re.compile(r"\d{5,}-\d{6,}-([0-9a-f]{16})\.pt")
 KEEP = 2
-"""How many are kept."""
+"""How many are kept, unless the configuration says otherwise."""
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int) -> None:
-    """Write a checkpoint under a name that says its place and its content, then remove those before the last few."""
+def save_checkpoint(folder: Path, state: dict[str, Any], epoch: int, step: int, keep: int = KEEP) -> None:
+    """Write a checkpoint under a name that says its place and its content, then remove those before the last `keep`."""
     with temporary(folder / "new.pt") as unfinished:
         write_tensors(unfinished, state)
         final = folder / f"{epoch:05d}-{step:06d}-{checksum(unfinished)}.pt"
         unfinished.replace(final)
     before = [file for file in checkpoints(folder) if file != final]
-    for old in [*before[KEEP - 1 :], *folder.glob(".*.tmp")]:  # a kill while writing leaves the second kind
+    for old in [*before[keep - 1 :], *folder.glob(".*.tmp")]:  # a kill while writing leaves the second kind
         old.unlink(missing_ok=True)
 
 

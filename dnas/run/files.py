@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ import yaml
 
 from dnas.errors import UserError
 
+MOST_BYTES, MOST_DEPTH = 32 << 20, 40
+"""Limits of JSON and YAML files."""
+
 
 @contextmanager
 def temporary(file: Path) -> Iterator[Path]:
@@ -25,6 +29,8 @@ def temporary(file: Path) -> Iterator[Path]:
         yield unfinished
         if unfinished.exists():  # it may have been given another name already
             os.replace(unfinished, file)
+    except OSError as error:  # a full disk, say: name the file that was meant
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -46,37 +52,79 @@ def write_json(file: Path, content: object) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Parsed JSON.
+    """Parsed JSON, of limited size and depth.
 
     Raises:
-        UserError: missing, unreadable, or not JSON.
+        UserError: missing, unreadable, not JSON, too large or too deep.
     """
     try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable as JSON ({error})") from error
+        return _limited(json.loads(_text(file)), file)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not readable as JSON ({_line(error)})") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """No tags of Python, and no aliases: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.nodes.Node | None, index: int) -> yaml.nodes.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
 
 
 def read_yaml(file: Path) -> Any:
-    """Parsed YAML, plain data only.
+    """Parsed YAML, plain data only, of limited size and depth.
 
     Raises:
-        UserError: missing, unreadable, or not YAML.
+        UserError: missing, unreadable, not YAML, too large or too deep.
     """
     try:
-        return yaml.safe_load(file.read_text())
+        return _limited(yaml.load(_text(file), _PlainLoader), file)  # a safe loader
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not readable as YAML ({_line(error)})") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{file}: larger than {MOST_BYTES >> 20} MB, which no such file is")
+    return content.decode()
+
+
+def _limited(content: Any, file: Path) -> Any:
+    """Refuse data that is nested too deeply to be walked through."""
+    level = [content]
+    for _ in range(MOST_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return content
+    raise UserError(f"{file}: nested more than {MOST_DEPTH} levels deep, which no such file is")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def write_tensors(file: Path, state: dict[str, Any]) -> None:
     """Tensors and plain data only, so that they load with `weights_only`; flushed to the disk."""
     with file.open("wb") as stream:
-        torch.save(state, stream)
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch ends its archive even where a write has failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -94,14 +142,26 @@ def load_tensors(file: Path) -> dict[str, Any]:
         UserError: missing or damaged.
     """
     try:
+        _refuse_bomb(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{file}: no such checkpoint") from None
+    except UserError:
+        raise
     except Exception as error:  # a damaged file raises one of many types
-        raise UserError(f"{file}: damaged or not a checkpoint ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"{file}: damaged or not a checkpoint ({_line(error) or type(error).__name__})") from error
     if not isinstance(state, dict):
         raise UserError(f"{file}: expected a checkpoint, found {type(state).__name__}")
     return state
+
+
+def _refuse_bomb(file: Path) -> None:
+    """torch writes its archives uncompressed; what would grow when it is read was not written by it."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > file.stat().st_size:
+            raise UserError(f"{file}: {size} bytes in an archive of {file.stat().st_size}: not written by torch")
 
 
 def void(_: object) -> None:

@@ -160,8 +160,9 @@ class RunFolder:
         finally:
             lock.release()
 
-    def save(self, state: dict[str, Any], position: Position) -> None:
-        save_checkpoint(self.path / "checkpoints", state, position.epoch, position.step)
+    def save(self, state: dict[str, Any], position: Position, keep: int) -> None:
+        """Write a checkpoint, and keep the last few."""
+        save_checkpoint(self.path / "checkpoints", state, position.epoch, position.step, keep)
 
     def load(self) -> dict[str, Any]:
         """The newest checkpoint that is whole.

@@ -15,6 +15,7 @@ from torch import Tensor
 from dnas.errors import check_range
 from dnas.run import distributed
 from dnas.run.averages import Averages
+from dnas.run.checkpoints import KEEP
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class CheckpointConfig:
 
     Args:
         every_steps: steps between two checkpoints within an epoch; 0: none.
+        keep: how many checkpoints are kept.
     """
 
     every_steps: int = 0
+    keep: int = KEEP
 
     def __post_init__(self) -> None:
         check_range(self, "checkpoint.", 0, 1e9, "every_steps")
+        check_range(self, "checkpoint.", 1, 1e9, "keep")
 
 
 class Position:
@@ -43,13 +47,13 @@ class Position:
         self.step = self.skipped = 0
         self.losses, self.watched = Averages(), Averages()
 
-    def count(self, terms: Mapping[str, Tensor], watched: Mapping[str, Tensor]) -> None:
+    def count(self, terms: Mapping[str, Tensor], watched: Mapping[str, Tensor] | None = None) -> None:
         """Add the loss terms of a step and what else is watched to the means; without terms it was skipped."""
         if not terms:
             self.skipped += 1
             return
         self.losses.add(terms)
-        self.watched.add(watched)
+        self.watched.add(watched or {})
 
     def summary(self) -> dict[str, Any]:
         """Of the epoch so far, for the log."""

@@ -59,7 +59,7 @@ class Search:
         self.relaxation = Relaxation(known).to(self.device)
         self.moves = Moves(known).to(self.device)
         self.choices = self.budget.derive(self.relaxation)  # refuses an impossible budget before anything is read
-        data = load_data(config.data, tested=False)
+        data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
@@ -132,7 +132,7 @@ class Search:
     def _save(self, folder: RunFolder) -> None:
         self.steps.watch.check()
         if distributed.rank() == 0:
-            folder.save(self.state(), self.position)
+            folder.save(self.state(), self.position, self.config.checkpoint.keep)
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in STATE}
@@ -195,13 +195,12 @@ class Search:
             at = epoch + step / len(batches)
             draws = self.relaxation.draws(count, temperature, arch.mode, noise, idle_dropout)
             self.relaxation.use(draws, 0, gradient=joint)
-            terms = self.steps.weights(indices, epoch, step, at, joint)
-            if terms and score:
-                terms |= self.steps.score(logit_batches[step], epoch, step, at, draws)
-            elif terms and with_logits and not joint:
+            position.count(self.steps.weights(indices, epoch, step, at, joint), self.objective.watched)
+            if score:
+                position.count(self.steps.score(logit_batches[step], epoch, step, at, draws))
+            elif with_logits and not joint:
                 self.relaxation.use(draws, 1, gradient=True)
-                terms |= self.steps.logits(logit_batches[step], epoch, step, at)
-            position.count(terms, self.objective.watched)
+                position.count(self.steps.logits(logit_batches[step], epoch, step, at))
             pauses.after_step(len(batches))
         return {
             "epoch": epoch,

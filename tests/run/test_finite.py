@@ -9,8 +9,10 @@ import torch
 from dnas.cli import main
 from dnas.errors import UserError
 from dnas.loss.objective import Objective
+from dnas.nn.reid_net import Output
 from dnas.run.finite import Watch
 from dnas.run.folder import RunFolder
+from dnas.search.budget import Budget
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 
@@ -68,3 +70,41 @@ def test_a_run_that_diverges_keeps_its_last_good_state(
     assert (state["position"]["epoch"], state["position"]["step"]) == (1, 0)
     assert all(bool(value.isfinite().all()) for value in state["net"].values())
     assert [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [0]
+
+
+@pytest.mark.parametrize("verb", WORDS)
+def test_steps_that_are_not_finite_can_be_skipped(
+    verb: str, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bad step leaves no trace: weights, statistics and batch norms are those of the step before; it is counted."""
+    forward, calls = Objective.forward, []
+
+    def broken(self: Objective, output: Output, *given: object, **more: object) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 5 or len(calls) > 10_000:
+            output = Output(*(part * torch.nan for part in output))
+        return forward(self, output, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Objective, "forward", broken)
+    road = [*SMALL, "--data", str(pedestrians), "--device", "cpu", "--optim.epochs", "3", "--loss.eta_warmup", "0"]
+    road += ["--optim.on_nonfinite", "skip", *WORDS[verb]]
+    assert main([verb, *road, "--out", str(tmp_path / "run")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(row.get("skipped", 0) for row in rows) == 1
+    state = RunFolder(tmp_path / "run").load()
+    for part in ("net", "objective"):
+        assert all(bool(value.isfinite().all()) for value in state[part].values())
+    calls += [1] * 10_000  # from now on every step
+    capsys.readouterr()
+    assert main([verb, *road, "--optim.epochs", "60", "--out", str(tmp_path / "hopeless")]) == 2
+    assert "and so were 20 steps before it" in capsys.readouterr().err
+
+
+def test_a_cost_that_is_not_finite_is_named(
+    pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Budget, "excess", lambda self, cost, progress: cost * torch.nan)
+    for mode in ("score", "sampled"):
+        road = [*SMALL, "--data", str(pedestrians), "--device", "cpu", *WORDS["search"], "--arch.mode", mode]
+        assert main(["search", *road, "--budget.macs", "1M", "--out", str(tmp_path / mode)]) == 2
+        assert "training has diverged: 'cost', 'logit_loss' not finite in epoch 0.000" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""Several processes that die, are told to stop, and are started again by torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dnas.run.folder import RunFolder
+from tests.run.test_resume import results
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.identities", "2"]
+SMALL += ["--optim.images", "2", "--holdout", "0.4", "--space", "tiny_reid_dcs", "--checkpoint.every_steps", "1"]
+
+
+def processes_of(run: "subprocess.Popen[str]") -> dict[int, int]:
+    """Rank -> process number of torchrun's children."""
+    found = {}
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    for child in children:
+        words = dict(
+            entry.split("=", 1) for entry in Path(f"/proc/{child}/environ").read_text().split("\0") if "=" in entry
+        )
+        if "RANK" in words:
+            found[int(words["RANK"])] = int(child)
+    return found
+
+
+def search(pedestrians: Path, out: Path, epochs: int, *more: str) -> "subprocess.Popen[str]":
+    words = [*SMALL, "--data", str(pedestrians), "--out", str(out), "--optim.epochs", str(epochs)]
+    return subprocess.Popen(
+        [*TORCHRUN, *more, "-m", "dnas.cli", "search", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def once(run: "subprocess.Popen[str]", there: Callable[[], bool]) -> None:
+    """Wait until something is so, or the run has ended."""
+    while not there() and run.poll() is None:
+        time.sleep(0.05)
+
+
+def test_a_rank_that_dies_ends_the_others_or_begins_again(pedestrians: Path, tmp_path: Path) -> None:
+    """Killed with nobody to help: all end soon, with a line that says why. With --max-restarts: as if nothing was."""
+    assert search(pedestrians, tmp_path / "whole", 3).wait() == 0
+    for name, more in (("ends", ()), ("restarts", ("--max-restarts", "1"))):
+        out = tmp_path / name
+        with search(pedestrians, out, 3 if more else 400, *more) as run:
+            once(run, lambda out=out: len(RunFolder(out).rows()) > 0)  # type: ignore[misc]
+            os.kill(processes_of(run)[1], signal.SIGKILL)
+            start = time.monotonic()
+            assert run.stderr is not None
+            said = run.stderr.read()
+            assert run.wait(120) == (0 if more else 1)
+            if more:
+                continue
+            assert time.monotonic() - start < 60
+            assert "dnas: rank 0: another process of this run has ended" in said
+            assert "dnas/search/loop.py" not in said  # the only traceback is that of torchrun itself
+    assert results(tmp_path / "restarts") == results(tmp_path / "whole")
+
+
+def test_a_signal_stops_all_ranks_where_they_save(pedestrians: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with search(pedestrians, out, 400) as run:
+        once(run, lambda: len(RunFolder(out).rows()) > 0)
+        run.send_signal(signal.SIGTERM)
+        assert run.stderr is not None
+        said = run.stderr.read()
+    assert said.count("dnas: interrupted; what a search or retraining wrote is whole: go on with --resume DIR") == 2
+    state = RunFolder(out).load()
+    assert 0 < state["position"]["epoch"] < 400
