@@ -11,6 +11,14 @@ class UserError(Exception):
     The command line prints it and exits with code 2; it never shows a traceback for it.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """The text in one line, with escapes for what a terminal would not print but obey: names come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
 
 def check_range(config: object, prefix: str, low: float, high: float, *names: str) -> None:
     """Check that settings `names` of a configuration are between `low` and `high`, both allowed.

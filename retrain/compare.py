@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.eval.bootstrap import Difference, paired_difference
-from dnas.run.config import from_plain
+from dnas.run.config import expect, flat, from_plain
 from dnas.run.folder import RunFolder
 from retrain.config import RetrainConfig
 
@@ -24,6 +24,16 @@ IDENTITY = ("data", "test_on", "out", "seed", "genotype", "device")
 """Settings in which the runs of one row may differ: they are seeds of one experiment."""
 PROTOCOL = {"distance": "cosine", "flip_average": False}
 """How runs without a word about it were evaluated."""
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "summary.json": {
+        "model": str, "start": str, "seed": int, "protocol": {}, "test": {"mAP": float, "rank1": float},
+        "information": {"train": {"IB": float}, "test": {"IB": float}},
+    },
+    "data.json": {"name": str, "sha256": str},
+    "cost.json": {"macs": int, "params": int, "latency": {"median_ms": float, "device": str}},
+}  # fmt: skip
+"""What is read of a run's results."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +128,16 @@ def read_run(path: str | Path) -> Run:
             f"{folder.path}: not finished (no summary.json); continue it with dnas retrain --resume {folder.path}"
         )
     summary = folder.json("summary.json")
-    if "test" not in summary:
+    if isinstance(summary, dict) and "test" not in summary:
         raise UserError(f"{folder.path}: was run with test: false, so it has no result on query and gallery")
     data, cost = folder.json("data.json"), folder.json("cost.json")
+    for name, content in (("summary.json", summary), ("data.json", data), ("cost.json", cost)):
+        expect(content, RESULTS[name], str(folder.path / name))
     config = from_plain(
         RetrainConfig, folder.config(), str(folder.config_file)
     )  # with what is new since, as it was then
-    settings = _flat(asdict(config))
+    settings = flat(asdict(config))
     return Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def check_comparable(runs: Sequence[Run]) -> None:

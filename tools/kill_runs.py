@@ -4,7 +4,8 @@
 
 Small searches and retrainings on synthetic pedestrians, each killed (SIGKILL) again and again at a random moment and
 continued with --resume until it ends. Compared byte for byte: metrics, genotype, summary, per-query results; and tensor
-for tensor: weights, logits, optimisers, statistics. Keys: kills, differences. Exit code 1 where anything differs.
+for tensor: weights, logits, optimisers, statistics. Keys: kills, differences. Exit code 1 where anything differs. Needs
+fork (Linux, macOS).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import os
 import random
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnas.data.synthetic import SynthConfig, synthesise
+import dnas.search.loop  # noqa: F401  (what the copies would import, each for itself)
+import retrain.train  # noqa: F401
+from dnas.cli import main as main_of_dnas
 from dnas.run.folder import RunFolder
 
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.epochs", "6"]
@@ -33,39 +36,57 @@ RUNS = {
     "retrain": ["--backbone", "resnet18", "--backbone_width", "0.125", "--attention", "dcs", "--train.ema", "0.9"],
 }
 SAME = ("metrics.jsonl", "genotype.json", "summary.json", "per_query.npz", "config.yaml", "data.json")
+MOST = 5
+"""Kills of one run, before it may end."""
 
 
-def command(verb: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", "dnas.cli", verb, *words]
+def start(words: list[str]) -> int:
+    """A process of its own that runs a command of `dnas`; a copy of this one, so that nothing is imported again."""
+    process = os.fork()
+    if process == 0:
+        silent = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silent, stream)
+        os._exit(main_of_dnas(words))
+    return process
 
 
-def run_to_the_end(words: list[str], environment: dict[str, str]) -> float:
+def ended(process: int, within: float) -> int | None:
+    """The exit code of a process (negative: the signal), or none if it still runs after so many seconds."""
+    deadline = time.perf_counter() + within
+    while time.perf_counter() < deadline:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    return None
+
+
+def run_to_the_end(words: list[str]) -> float:
     """Seconds that it took."""
-    start = time.perf_counter()
-    subprocess.run(words, check=True, env=environment, capture_output=True)
-    return time.perf_counter() - start
+    begun = time.perf_counter()
+    code = ended(start(words), 600)
+    if code != 0:
+        raise SystemExit(f"dnas {' '.join(words)}: exit code {code}")
+    return time.perf_counter() - begun
 
 
-def killed_run(
-    verb: str, words: list[str], out: Path, kills: int, took: float, rng: random.Random, environment: dict[str, str]
-) -> int:
+def killed_run(verb: str, words: list[str], out: Path, kills: int, took: float, rng: random.Random) -> int:
     """Start, kill and go on until `kills` kills have hit it or it has ended. Returns the kills."""
     hit = 0
     while hit < kills:
         there = (out / "config.yaml").exists()
-        process = subprocess.Popen(
-            command(verb, "--resume", str(out)) if there else words,
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            process.wait(rng.uniform(0.5, 1.0) * took)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            hit += 1
-        if process.returncode == 0:
+        process = start([verb, "--resume", str(out)] if there else words)
+        code = ended(process, rng.uniform(0, took))
+        if code == 0:
             return hit
-    subprocess.run(command(verb, "--resume", str(out)), check=True, env=environment, capture_output=True)
+        if code is not None:
+            raise SystemExit(f"{out}: {verb} ended by itself with code {code}")
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        hit += 1
+    there = (out / "config.yaml").exists()
+    run_to_the_end([verb, "--resume", str(out)] if there else words)
     return hit
 
 
@@ -97,22 +118,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rng, kills, found = random.Random(options.seed), 0, []
+    rng, kills, found, number = random.Random(options.seed), 0, [], 0
+    torch.set_num_threads(1)  # this process is copied: it must have no threads
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        synthesise(SynthConfig(str(root / "data"), ids=10, cameras=3, images=4, height=32, width=16))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DNAS_CACHE": str(root / "cache")}
-        whole: dict[str, float] = {}
-        for verb, words in RUNS.items():
-            all_words = [*words, *SMALL, "--data", str(root / "data")]
-            whole[verb] = run_to_the_end(command(verb, *all_words, "--out", str(root / f"{verb}-whole")), environment)
-        number = 0
+        os.environ["DNAS_CACHE"] = str(root / "cache")
+        size = ["--ids", "10", "--cameras", "3", "--images", "4", "--height", "32", "--width", "16"]
+        run_to_the_end(["data", "synth", str(root / "data"), *size])
+        words = {verb: [verb, *own, *SMALL, "--data", str(root / "data")] for verb, own in RUNS.items()}
+        took = {verb: run_to_the_end([*words[verb], "--out", str(root / f"{verb}-whole")]) for verb in RUNS}
         while kills < options.kills:
             verb = list(RUNS)[number % len(RUNS)]
             out = root / f"{verb}-{number}"
-            words = command(verb, *RUNS[verb], *SMALL, "--data", str(root / "data"), "--out", str(out))
-            most = min(options.kills - kills, 5)
-            hit = killed_run(verb, words, out, most, whole[verb], rng, environment)
+            most = min(options.kills - kills, MOST)
+            hit = killed_run(verb, [*words[verb], "--out", str(out)], out, most, took[verb], rng)
             kills, number = kills + hit, number + 1
             differing = differences(root / f"{verb}-whole", out)
             found += differing

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from dnas.cli import data, measuring, showing, training
 from dnas.cli.parser import Parser, Verb
-from dnas.errors import UserError
+from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 
 VERBS: dict[str, Verb] = {**training.VERBS, **showing.VERBS, **measuring.VERBS, **data.VERBS}
@@ -67,5 +67,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int = 0) -> int:
-    errors.print(f"dnas: {text}", markup=False)
+    errors.print(printable(f"dnas: {text}"), markup=False)
     return code

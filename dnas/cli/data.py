@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from dnas.cli.parser import Parser, Verb, first_line, typed
-from dnas.errors import UserError
+from dnas.errors import UserError, printable
 from dnas.run.progress import console
 
 DATA = "Check and make data sets."
@@ -70,7 +70,7 @@ def _check(config: Any) -> None:
     fingerprint = summary["fingerprint"]
     console.print(f"fingerprint {fingerprint['sha256'] if fingerprint else 'none, not everything can be read'}")
     for finding in findings:
-        console.print(f"{finding.kind}: {finding.text}", markup=False, soft_wrap=True)
+        console.print(printable(f"{finding.kind}: {finding.text}"), markup=False, soft_wrap=True)
     console.print(PRIVACY)
     if config.json:
         print(json.dumps({**summary, "findings": [vars(finding) for finding in findings]}))

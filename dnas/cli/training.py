@@ -89,6 +89,8 @@ def resume(verb: str, words: Sequence[str]) -> None:
 
 def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
     """The settings to go on with, and whether they are other ones than before."""
+    from dnas.run.config import flat
+
     stored = asdict(before)
     check_config_files(verb, words)
     namespace = parser(verb, flat(stored)).parse_args([*words, f"--data={before.data}", f"--out={before.out}"])
@@ -105,14 +107,6 @@ def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
         said = "; ".join(f"{key}: the run has {old}, found {new}" for key, (old, new) in differing.items())
         raise UserError(f"--resume: {said} (--force goes on with the new settings)")
     return (now if differing else before), bool(differing)
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def _typed_space(words: Sequence[str]) -> list[str]:

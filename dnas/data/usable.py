@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dnas.data.hashes import cache_folder, listing, writing
 from dnas.data.picture import BadImage, read_rgb
 from dnas.data.splits import ReIDData, Split
-from dnas.errors import UserError
+from dnas.errors import UserError, printable
 from dnas.run.files import replace_file
 from dnas.run.progress import errors
 
@@ -37,7 +37,8 @@ def without_bad(data: ReIDData) -> ReIDData:
         kept[name] = split if good.all() else replace(split.subset(good), whole=None, rows=None)  # decoded without them
     if left_out:
         names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
-        errors.print(f"dnas: left out {len(left_out)} images that cannot be read: {names}", markup=False)
+        text = f"dnas: left out {len(left_out)} images that cannot be read: {names}"
+        errors.print(printable(text), markup=False)
     return ReIDData.of(data.name, data.layout, kept, tuple(left_out))
 
 

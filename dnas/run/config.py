@@ -34,6 +34,29 @@ def check(kind: type, content: object, where: str) -> None:
             raise UserError(f"{where}: {key}: found {value!r}, allowed: {_words(hints[key])}")
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def expect(content: object, expected: Mapping[str, Any], where: str) -> None:
+    """Check that data read from a file has at least the entries of `expected`: names and types, nested ones too.
+
+    Raises:
+        UserError: naming the file and the entry.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: expected keys and values, found {type(content).__name__}")
+    for key, kind in expected.items():
+        if isinstance(kind, Mapping):
+            expect(content.get(key), kind, f"{where}: {key}")
+        elif not _fits(content.get(key), kind):
+            raise UserError(f"{where}: {key}: found {content.get(key)!r:.80}, expected {_words(kind)}")
+
+
 def _fits(value: object, hint: Any) -> bool:
     """Whether a value of YAML is of a type: str, int, float, bool, None, a Literal, or one of several."""
     if get_origin(hint) is Literal:
