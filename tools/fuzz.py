@@ -270,7 +270,8 @@ def main() -> int:
                 on_text(retrained, as_yaml), reads(configuration("retrain", RetrainConfig), ".yaml"), 0.1,
             ),
             "manifest": (
-                damaged(manifest.encode()), reads(lambda f: load_data(f, for_training=False).fingerprint(), ".csv"), 0.2,
+                damaged(manifest.encode()),
+                reads(lambda f: load_data(f, for_training=False).fingerprint(), ".csv"), 0.2,
             ),
             "checkpoint": (mutated(state, odd).map(tensors) | damaged(newest.read_bytes()), checkpoint, 0.1),
             "results": (

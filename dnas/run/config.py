@@ -65,6 +65,8 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, option) for option in get_args(hint))
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_fits(part, get_args(hint)[0]) for part in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
@@ -80,7 +82,7 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(option) for option in get_args(hint))
     if get_origin(hint) is list:
         return f"a list, each {_words(get_args(hint)[0])}"
-    return names.get(hint, str(hint))
+    return "keys and values" if get_origin(hint) is dict else names.get(hint, str(hint))
 
 
 def from_plain(kind: type[T], content: Any, where: str) -> T:

@@ -1,0 +1,336 @@
+"""Many runs at once: every combination of some settings, or settings drawn from ranges, by any number of workers.
+
+Optuna keeps the list of runs (a journal file in the sweep's folder, or a database); a worker takes the next one, runs
+`dnas VERB` in a folder of its own, and goes on. What a dead worker left is taken over from its last checkpoint: a lock
+file says who is alive. Workers share the sweep's folder; on several machines it lies on a shared disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
+from rich.table import Table
+
+from dnas.errors import UserError, check_range, printable
+from dnas.run.config import flat
+from dnas.run.files import read_json
+from dnas.run.progress import console
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Params = dict[str, Any]
+DONE = {"search": "cost.json", "retrain": "summary.json"}
+"""What a run writes last."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Run many searches or retrainings.
+
+    Args:
+        verb: search or retrain.
+        out: folder for all runs.
+        settings: of every run, as in a configuration file.
+        vary: setting (dotted) -> a list of values (all combinations are run), or a range {low, high, log} of numbers,
+            drawn by Optuna (TPE) for the largest mAP on held-out identities; lists beside ranges are drawn as well.
+        trials: runs, where there are ranges.
+        storage: URL of a database for the list of runs (Optuna); none: a journal file in `out`.
+    """
+
+    verb: Literal["search", "retrain"]
+    out: str
+    vary: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    trials: int = 0
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "", 0, 1e6, "trials")
+        if not self.vary:
+            raise UserError("vary: found nothing, allowed: settings with lists of values or ranges")
+        for key, values in self.vary.items():
+            if not (_is_list(values) or _is_range(values)):
+                expected = "a list of numbers, words, true or false, or {low: NUMBER, high: NUMBER, log: true or false}"
+                raise UserError(f"vary: {key}: found {values!r:.100}, allowed: {expected}")
+        if bool(self.ranges) != bool(self.trials):
+            raise UserError(f"trials: found {self.trials}, allowed: above 0 with a range in vary, and only then")
+
+    @property
+    def ranges(self) -> Params:
+        return {key: values for key, values in self.vary.items() if isinstance(values, dict)}
+
+    def combinations(self) -> list[Params]:
+        """Every combination of the lists, if there are no ranges."""
+        rows = [] if self.ranges else itertools.product(*self.vary.values())
+        return [dict(zip(self.vary, row, strict=True)) for row in rows]
+
+    def words(self, params: Params) -> list[str]:
+        """Settings of one run for the command line."""
+        merged = {**flat(self.settings), **params}
+        return [f"--{key}={_word(value)}" for key, value in merged.items() if value is not None]
+
+
+def _is_list(values: object) -> bool:
+    if not isinstance(values, list) or not all(isinstance(value, str | int | float) for value in values):
+        return False
+    return 0 < len({str(value) for value in values}) == len(values)
+
+
+def _is_range(values: object) -> bool:
+    if not isinstance(values, dict) or not {"low", "high"} <= values.keys() <= {"low", "high", "log"}:
+        return False
+    low, high, log = values["low"], values["high"], values.get("log", False)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in (low, high))
+    return numbers and low < high and isinstance(log, bool) and (low > 0 or not log)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(_word(part) for part in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def folder_name(params: Mapping[str, Any]) -> str:
+    """The folder of a run, named for what is its own."""
+    text = ",".join(
+        f"{key.split('.')[-1]}={value:.6g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"
+        for key, value in params.items()
+    )
+    digest = hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:6]  # for what the text does not tell
+    return f"{re.sub(r'[^A-Za-z0-9.=,_-]', '_', text)[:80]}-{digest}"
+
+
+class Sweep:
+    """One worker of a sweep.
+
+    Raises:
+        UserError: Optuna is not installed, or the folder holds a sweep of other settings.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config, self.folder = config, Path(config.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.folder / ".sweep.lock")
+        self.study = self._study()
+        with self.lock:
+            self._plan()
+
+    def _study(self) -> Study:
+        try:
+            import optuna
+        except ImportError:
+            raise UserError("sweep: needs Optuna, which is not installed: pip install dnas-reid[sweep]") from None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage: Any = self.config.storage
+        if storage is None:
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
+
+            storage = JournalStorage(JournalFileBackend(str(self.folder / "runs.journal")))
+        try:
+            return optuna.create_study(
+                storage=storage,
+                study_name=self.folder.name,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # of whichever database it is
+            raise UserError(f"storage: {self.config.storage}: cannot be opened ({error!s:.200})") from error
+
+    def _plan(self) -> None:
+        """The first worker writes down what is to be run; others must want the same."""
+        from optuna.trial import TrialState
+
+        wanted = {key: value for key, value in asdict(self.config).items() if key not in ("out", "storage")}
+        planned = self.study.user_attrs.get("sweep")
+        if planned is None:
+            for params in self.config.combinations():
+                self.study.enqueue_trial(params)
+            self.study.set_user_attr("sweep", wanted)
+        elif planned != wanted:
+            differing = ", ".join(key for key in wanted if planned.get(key) != wanted[key])
+            raise UserError(f"out: {self.folder} holds a sweep with other {differing}; choose another folder")
+        elif not self.config.ranges:  # what failed is tried again by whoever comes later
+            trials = self.study.get_trials(deepcopy=False)
+            known = [_params(trial) for trial in trials if trial.state != TrialState.FAIL]
+            for params in self.config.combinations():
+                if params not in known:
+                    self.study.enqueue_trial(params)
+
+    def work(self) -> None:
+        """Take runs until none is left."""
+        while (found := self._next()) is not None:
+            number, params, lock = found
+            try:
+                self._run(number, params)
+            finally:
+                lock.release()
+
+    def _next(self) -> tuple[int, Params, FileLock] | None:
+        """A run that nobody does, with the lock that says that it is ours now."""
+        from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
+
+        with self.lock:
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.params.keys() != self.config.vary.keys():  # its worker died before it knew what to run
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+                    if _params(trial):
+                        self.study.enqueue_trial(_params(trial))
+                elif lock := self._claim(trial.params):  # left by a dead worker
+                    return trial.number, trial.params, lock
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            started = len(self.study.get_trials(deepcopy=False)) - len(waiting)
+            if not waiting and not (self.config.ranges and started < self.config.trials):
+                return None
+            self.study.sampler = TPESampler(seed=started)  # every draw another one, whoever makes it
+            asked = self.study.ask()
+            params: Params = {}
+            for key, values in self.config.vary.items():
+                if isinstance(values, dict):
+                    params[key] = asked.suggest_float(
+                        key, float(values["low"]), float(values["high"]), log=bool(values.get("log", False))
+                    )
+                else:
+                    params[key] = asked.suggest_categorical(key, values)
+            lock = self._claim(params)
+            assert lock is not None  # the sweep's own lock is held: nobody else can have it
+            return asked.number, params, lock
+
+    def _claim(self, params: Params) -> FileLock | None:
+        """The lock of a run, unless a worker has it, or a run whose worker died is still under way."""
+        out = self.folder / folder_name(params)
+        lock = FileLock(self.folder / f".{out.name}.lock", timeout=0)
+        try:
+            lock.acquire()
+            if (out / ".lock").exists():
+                with FileLock(out / ".lock", timeout=0):
+                    pass
+        except Timeout:
+            lock.release()
+            return None
+        return lock
+
+    def _run(self, number: int, params: Params) -> None:
+        from optuna.trial import TrialState
+
+        verb, out = self.config.verb, self.folder / folder_name(params)
+        begun = (out / "config.yaml").exists()
+        words = ["--resume", str(out)] if begun else [*self.config.words(params), f"--out={out}"]
+        code = 0
+        if not (out / DONE[verb]).exists():
+            console.print(printable(f"sweep: {out.name}{' (goes on)' if begun else ''}"), markup=False)
+            code = _run_command([sys.executable, "-m", "dnas.cli", verb, *words])
+        with self.lock:
+            if code:
+                self.study.tell(number, state=TrialState.FAIL)
+                console.print(printable(f"sweep: {out.name}: failed with code {code}"), markup=False)
+            else:
+                self.study.tell(number, held_out_map(out) or 0.0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every run: its settings, state, and what it found, the best on held-out identities first."""
+        found = []
+        for trial in self.study.get_trials(deepcopy=False):
+            params = _params(trial)
+            out = self.folder / folder_name(params)
+            there = params and (out / DONE[self.config.verb]).exists()
+            result = _result(out) if there else {}
+            found.append({"params": params, "state": trial.state.name.lower(), "run": out.name, **result})
+        latest = {row["run"]: row for row in found}  # one that failed and was tried again: the last time
+        return sorted(latest.values(), key=lambda row: -(row.get("held_out_mAP") or -1.0))
+
+
+def _params(trial: FrozenTrial) -> Params:
+    """What a run was, or is to be, run with."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def held_out_map(out: Path) -> float | None:
+    """mAP on held-out identities, if any were held out."""
+    return _result(out).get("held_out_mAP")
+
+
+def _result(out: Path) -> dict[str, Any]:
+    summary = out / "summary.json"
+    content = read_json(summary if summary.exists() else out / "genotype.json")
+    found = content if summary.exists() else content["search"]
+    held_out, macs = (found.get("held_out") or {}).get("mAP"), read_json(out / "cost.json").get("macs")
+    result = {"held_out_mAP": held_out, "macs": macs}
+    return result | ({"mAP": found["test"]["mAP"]} if "test" in found else {})
+
+
+def _run_command(words: list[str]) -> int:
+    """Run a process to its end; a signal to stop goes on to it, and then to the caller."""
+    with _forwarding(subprocess.Popen(words)) as process:
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:  # the terminal has told the process as well
+                continue
+    if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    return code
+
+
+@contextmanager
+def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield process
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def tables(rows: list[dict[str, Any]]) -> list[Table]:
+    """All runs; and means over seeds, where seeds were varied."""
+    keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
+    table = Table(title="runs, the best on held-out identities first")
+    for key in (*keys, "held-out mAP (%)", "mAP (%)", "MMACs", "state"):
+        table.add_column(key, justify="left" if key == "state" else "right")
+    for row in rows:
+        cells = [f"{row['params'].get(key)}" for key in keys]
+        shown = [_cell(row.get("held_out_mAP"), 100), _cell(row.get("mAP"), 100), _cell(row.get("macs"), 1e-6)]
+        table.add_row(*cells, *shown, row["state"])
+    if "seed" not in keys or len(keys) < 2:
+        return [table]
+    grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    others = [key for key in keys if key != "seed"]
+    for row in rows:
+        if row.get("held_out_mAP") is not None:
+            grouped.setdefault(tuple(str(row["params"].get(key)) for key in others), []).append(row)
+    if not grouped:
+        return [table]
+    over_seeds = Table(title="held-out mAP (%), mean ± standard deviation over seeds")
+    for key in (*others, "seeds", "held-out mAP (%)"):
+        over_seeds.add_column(key, justify="right")
+    order = sorted(grouped.items(), key=lambda item: -mean(row["held_out_mAP"] for row in item[1]))
+    for names, members in order:
+        values = [100 * row["held_out_mAP"] for row in members]
+        spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+        over_seeds.add_row(*names, str(len(values)), f"{mean(values):.1f}{spread}")
+    return [table, over_seeds]
+
+
+def _cell(value: float | None, factor: float) -> str:
+    return "-" if value is None else f"{factor * value:.1f}"
