@@ -54,14 +54,16 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
     state = found.get("net")
     if isinstance(averaged := found.get("ema"), dict):  # what was evaluated
         state = averaged.get("net")
-    if not isinstance(state, dict) or "classifier.weight" not in state:
+    state = state if isinstance(state, dict) else {}
+    weight = state.get("classifier.weight")
+    # contiguous: its length is then no larger than the file
+    if not isinstance(weight, Tensor) or weight.dim() != 2 or not weight.is_contiguous():
         raise UserError(f"{folder.path}: its checkpoint holds no network")
-    network = ReIDNet(model.spec, model.input, len(state["classifier.weight"]))
+    network = ReIDNet(model.spec, model.input, len(weight))
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(
-            f"{folder.path}: its checkpoint does not fit its network ({str(error).splitlines()[-1].strip()})"
-        ) from error
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{folder.path}: its checkpoint does not fit its network ({reason})") from error
     network.to(pick_device(device)).eval()
     return TrainedRun(folder, config, model, network)

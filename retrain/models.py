@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
 from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
-from dnas.space.spec import Space, Spec, fill, image
+from dnas.space.spec import Space, Spec, decisions, fill, image
 from retrain.config import RetrainConfig
 from search_spaces import load_space, named_space
 
@@ -140,3 +141,37 @@ def network_of(what: str, space: str | None = None) -> Model:
         return Model(found.name, spec, found.input)
     found = load_space(what)
     return Model(f"space {found.name}", found.spec, found.input)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An open space with the probabilities of its choices, as a search left them."""
+
+    space: Space
+    probabilities: dict[str, list[float]]
+
+
+def open_space(what: str, space: str | None = None) -> Found:
+    """The space of a genotype or search, with softmax of the logits that the search wrote there; or a space by name.
+
+    Raises:
+        UserError: no logits, or others than the space has decisions.
+    """
+    path = Path(what)
+    if not (path.is_dir() or path.suffix == ".json"):
+        return Found(load_space(what), {})
+    file = genotype_path(path)
+    found, _ = genotype_space(file, space)
+    logits = read_genotype(file).search.get("logits")
+    known = decisions(found.spec)
+    if not isinstance(logits, dict) or logits.keys() != known.keys():
+        raise UserError(f"{file}: search: logits: found none for the decisions of the space '{found.name}'")
+    probabilities = {}
+    for key, decision in known.items():
+        row = logits[key]
+        numbers = isinstance(row, list) and all(isinstance(value, int | float) for value in row)
+        if not numbers or len(row) != len(decision.options) or not all(math.isfinite(value) for value in row):
+            raise UserError(f"{file}: search: logits: {key}: expected {len(decision.options)} numbers")
+        shifted = [math.exp(value - max(row)) for value in row]
+        probabilities[key] = [value / sum(shifted) for value in shifted]
+    return Found(found, probabilities)

@@ -124,7 +124,8 @@ def read_manifest(file: Path) -> dict[str, Split]:
                 raise UserError(f"{file}: column {missing[0]} is missing, found {found}, expected {', '.join(COLUMNS)}")
             for line in lines:
                 path, who, where, split = ((line[name] or "").strip() for name in COLUMNS)
-                if not path or not where or split not in rows or (split != "gallery" and not who):
+                wrong = not path or "\0" in path or not where or split not in rows
+                if wrong or (split != "gallery" and not who):
                     expected = "path, identity, camera, and train, query or gallery"
                     raise UserError(f"{file}: line {lines.line_num}: found {dict(line)}, expected {expected}")
                 if who == "-1":

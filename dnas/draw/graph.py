@@ -1,8 +1,16 @@
-"""Pictures of networks: DOT text always; SVG and PNG by Graphviz's `dot` where it is, else by matplotlib."""
+"""Pictures of networks: SVG and PNG by Graphviz's `dot` where it is, else by matplotlib; DOT, GraphML and JSON as text.
+
+Colour is a node's share of the MACs, an orange frame attention, a red one a difference, the width of a line the
+probability of the option that it leads to; all of them are written as well.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +18,96 @@ import graphviz
 import matplotlib.pyplot as plt
 import networkx as nx
 
-from dnas.draw.style import BLUE, GREY, INK, ORANGE, PAPER, SKY, style
-from dnas.errors import UserError
+from dnas.draw.style import BLUE, GREY, INK, ORANGE, PAPER, RED, SKY, blend, style
+from dnas.errors import UserError, printable
 from dnas.run.files import replace_file, void, write_text
+from dnas.space.graph import Graph, plain_graph
 
-FORMATS = (".svg", ".png", ".dot")
-FILL = {"input": "#EEEEEE", "embedding": "#EEEEEE", "operation": "#DCEAF5", "attention": ORANGE, "sum": PAPER}
+FORMATS = (".svg", ".png", ".dot", ".graphml", ".json")
+NEUTRAL = "#EEEEEE"
+OPEN = "#DCEAF5"
+DEEPEST = 0.6
+"""How much blue the node with the largest share of the MACs has; text on it stays readable."""
 
-LOOK = {"attention": {"penwidth": "2", "color": INK}, "sum": {"shape": "ellipse", "style": "filled"}}
+
+@dataclass(frozen=True)
+class _Look:
+    """How a node is drawn."""
+
+    lines: tuple[str, ...]
+    fill: str
+    border: str
+    thick: bool
+    round: bool
 
 
-def draw_graph(network: nx.DiGraph[int], title: str, file: Path) -> None:
-    """Draw a network graph (`dnas.space.graph`) into an .svg, .png or .dot file.
+def draw_graph(network: Graph[int], title: str, file: Path) -> None:
+    """Draw a network graph (`dnas.space.graph`) into a picture (.svg, .png), or write it (.dot, .graphml, .json).
 
     Raises:
         UserError: another file ending.
     """
     if file.suffix not in FORMATS:
         raise UserError(f"{file}: cannot draw '{file.suffix}', allowed: {', '.join(FORMATS)}")
-    dot = _dot(network, title)
-    if file.suffix == ".dot":
-        write_text(file, dot.source)
-    elif shutil.which("dot"):
-        picture = dot.pipe(format=file.suffix[1:])
-        replace_file(file, lambda stream: void(stream.write(picture)))
+    if file.suffix == ".json":
+        write_text(file, json.dumps(plain_graph(network), indent=1) + "\n")
+    elif file.suffix == ".graphml":
+        text = "\n".join(nx.generate_graphml(_without_control(network)))
+        write_text(file, text + "\n")
+    elif file.suffix == ".dot":
+        write_text(file, _dot(network, title).source)
     else:
-        _matplotlib(network, title, file)
+        picture = picture_of(network, title, file.suffix[1:])
+        replace_file(file, lambda stream: void(stream.write(picture)))
 
 
-def _lines(node: dict[str, Any]) -> list[str]:
-    """The text in a node: operation, output shape, MACs."""
-    lines = [str(node["title"]), str(node["shape"])]
+def picture_of(network: Graph[int], title: str, kind: str) -> bytes:
+    """The picture as a file of that kind, svg or png."""
+    if shutil.which("dot"):
+        found: bytes = _dot(network, title).pipe(format=kind)
+        return found
+    return _matplotlib(network, title, kind)
+
+
+def _without_control(network: Graph[int]) -> Graph[int]:
+    """XML has no control characters."""
+    found: Graph[int] = network.copy()
+    for _, node in found.nodes(data=True):
+        node.update({key: printable(value) if isinstance(value, str) else value for key, value in node.items()})
+    return found
+
+
+def _looks(network: Graph[int]) -> dict[int, _Look]:
+    kinds = ("operation", "attention")
+    closed = all("macs" in data for _, data in network.nodes(data=True) if data["kind"] in kinds)
+    spent = {node: data.get("macs", 0) * data["count"] * closed for node, data in network.nodes(data=True)}
+    sides: dict[int, int] = {}
+    for node, data in network.nodes(data=True):
+        sides[data.get("side", 0)] = sides.get(data.get("side", 0), 0) + spent[node]
+    most = max((spent[node] / max(sides[data.get("side", 0)], 1) for node, data in network.nodes(data=True)), default=0)
+    found = {}
+    for node, data in network.nodes(data=True):
+        share = spent[node] / max(sides[data.get("side", 0)], 1)
+        fill = NEUTRAL if data["kind"] in ("input", "embedding") else PAPER if data["kind"] == "sum" else OPEN
+        if data["kind"] in kinds and closed:
+            fill = blend(PAPER, BLUE, DEEPEST * share / max(most, 1e-9))
+        border = RED if data.get("differs") else ORANGE if data["kind"] == "attention" else GREY
+        thick = bool(data.get("differs")) or data["kind"] == "attention"
+        found[node] = _Look(_lines(data, share if closed else None), fill, border, thick, data["kind"] == "sum")
+    return found
+
+
+def _lines(node: Mapping[str, Any], share: float | None) -> tuple[str, ...]:
+    """The text in a node: operation, output shape, MACs and their share of the network's."""
+    times = f"{node['count']} x " if node["count"] > 1 else ""
+    lines = [f"{times}{node['title']}", str(node["shape"])]
     if node.get("macs"):
-        lines.append(f"{count(node['macs'])} MACs")
-    return lines
+        lines.append(f"{times}{count(node['macs'])} MACs" + ("" if share is None else f", {share:.0%}"))
+    if "weight" in node:
+        lines.append(f"probability {node['weight']:.2f}")
+    if node.get("differs"):
+        lines.append("differs")
+    return tuple(printable(line) for line in lines)
 
 
 def count(number: float) -> str:
@@ -54,90 +118,91 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _dot(network: nx.DiGraph[int], title: str) -> graphviz.Digraph:
+def _title(text: str) -> list[str]:
+    return [printable(line) for line in text.split("\n")]
+
+
+def _line_width(edge: Mapping[str, Any]) -> float:
+    return 0.4 + 4.6 * float(edge["weight"]) if "weight" in edge else 1.0
+
+
+def _dot(network: Graph[int], title: str) -> graphviz.Digraph:
     dot = graphviz.Digraph()
+    graph_look = {"labelloc": "t", "fontname": "Helvetica", "fontsize": "16", "rankdir": "TB", "nodesep": "0.25"}
     dot.attr(
         "graph",
-        label=graphviz.escape(title),
-        labelloc="t",
-        fontname="Helvetica",
-        fontsize="16",
-        rankdir="TB",
-        nodesep="0.25",
+        label="\n".join(graphviz.escape(line) for line in _title(title)),
         ranksep="0.3",
         dpi="110",
+        **graph_look,
     )
-    dot.attr(
-        "node", shape="box", style="rounded,filled", fontname="Helvetica", fontsize="11", color=GREY, margin="0.12,0.06"
-    )
+    dot.attr("node", shape="box", style="rounded,filled", fontname="Helvetica", fontsize="11", margin="0.12,0.06")
     dot.attr("edge", color=INK, arrowsize="0.6")
     groups: dict[str, list[int]] = {}
     for number, node in network.nodes(data=True):
         groups.setdefault(node["group"], []).append(number)
+    looks = _looks(network)
     for index, (name, members) in enumerate(groups.items()):
         with dot.subgraph(name=f"cluster_{index}" if name else None) as cluster:
             if name:
-                cluster.attr(
-                    label=graphviz.escape(name),
-                    color=SKY,
-                    style="rounded",
-                    fontname="Helvetica",
-                    fontcolor=BLUE,
-                    fontsize="12",
-                    labeljust="l",
-                )
+                label = graphviz.escape(printable(name))
+                frame = {"color": SKY, "style": "rounded", "fontname": "Helvetica", "fontcolor": BLUE}
+                cluster.attr(label=label, fontsize="12", labeljust="l", **frame)
             for number in members:
-                node = network.nodes[number]
-                look = LOOK.get(node["kind"], {})
-                lines = ([f"[{node['key']}]"] if node["key"] else []) + _lines(node)
+                node, look = network.nodes[number], looks[number]
+                lines = ((f"[{printable(node['key'])}]",) if node["key"] else ()) + look.lines
+                shape = {"shape": "ellipse", "style": "filled"} if look.round else {}
                 cluster.node(
                     str(number),
                     label="\n".join(graphviz.escape(line) for line in lines),
-                    fillcolor=FILL[node["kind"]],
-                    **look,
+                    fillcolor=look.fill,
+                    color=look.border,
+                    penwidth="2.5" if look.thick else "1",
+                    **shape,
                 )
-    for tail, head in network.edges:
-        dot.edge(str(tail), str(head))
+    for tail, head, data in network.edges(data=True):
+        dot.edge(str(tail), str(head), penwidth=f"{_line_width(data):.2f}")
     return dot
 
 
-def _matplotlib(network: nx.DiGraph[int], title: str, file: Path) -> None:
-    """A layered drawing without Graphviz: one row per topological generation."""
-    rows = [sorted(row) for row in nx.topological_generations(network)]
-    widest = max(len(row) for row in rows)
-    place = {
-        node: ((k + 0.5) * widest / len(row), -float(depth))
-        for depth, row in enumerate(rows)
-        for k, node in enumerate(row)
-    }
+def _places(network: Graph[int]) -> tuple[dict[int, tuple[float, float]], float, int]:
+    """One row per topological generation, sides beside one another: places, total width and rows."""
+    sides = sorted({data.get("side", 0) for _, data in network.nodes(data=True)})
+    places: dict[int, tuple[float, float]] = {}
+    left, deepest = 0.0, 0
+    for side in sides:
+        own = network.subgraph(node for node, data in network.nodes(data=True) if data.get("side", 0) == side)
+        rows = [sorted(row) for row in nx.topological_generations(own)]
+        widest = max(len(row) for row in rows)
+        for depth, row in enumerate(rows):
+            places |= {node: (left + (k + 0.5) * widest / len(row), -float(depth)) for k, node in enumerate(row)}
+        left, deepest = left + widest, max(deepest, len(rows))
+    return places, left, deepest
+
+
+def _matplotlib(network: Graph[int], title: str, kind: str) -> bytes:
+    """A layered drawing without Graphviz."""
+    places, wide, rows = _places(network)
     with style():
-        figure, axes = plt.subplots(figsize=(max(4.5, 2.3 * widest), 0.78 * len(rows) + 0.6))
+        figure, axes = plt.subplots(figsize=(max(4.5, 2.4 * wide), 0.95 * rows + 0.6))
         axes.set_axis_off()
-        axes.set_title(title)
-        axes.set_xlim(0, widest)
-        axes.set_ylim(-len(rows) + 0.4, 0.6)
-        for tail, head in network.edges:
-            (x0, y0), (x1, y1) = place[tail], place[head]
-            axes.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 0.8})
-        for number, node in network.nodes(data=True):
-            x, y = place[number]
-            first, *rest = _lines(node)
-            box = {
-                "boxstyle": "round,pad=0.3",
-                "facecolor": FILL[node["kind"]],
-                "edgecolor": INK if node["kind"] == "attention" else GREY,
-            }
-            text = f"{node['group']}: {first}" if node["group"] and not node["key"] else first
-            axes.text(
-                x,
-                y,
-                "\n".join([text, "  ".join(rest)]),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=INK,
-                bbox=box,
-                backgroundcolor=PAPER,
-            )
-        replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))
+        axes.set_title("\n".join(_title(title)).replace("$", r"\$"))
+        axes.set_xlim(0, wide)
+        axes.set_ylim(-rows + 0.4, 0.6)
+        for tail, head, data in network.edges(data=True):
+            (x0, y0), (x1, y1) = places[tail], places[head]
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 0.8 * _line_width(data)}
+            axes.annotate("", (x1, y1 + 0.34), (x0, y0 - 0.34), arrowprops=arrow)
+        for number, look in _looks(network).items():
+            node, (x, y) = network.nodes[number], places[number]
+            first, *rest = look.lines
+            prefix = node["key"] or node["group"]
+            lines = [*([printable(prefix)] if prefix else []), first, *rest]
+            text = "\n".join(lines).replace("$", r"\$")  # not a formula
+            box: dict[str, Any] = {"boxstyle": "round,pad=0.3", "facecolor": look.fill, "edgecolor": look.border}
+            box["linewidth"] = 2.2 if look.thick else 1.0
+            axes.text(x, y, text, ha="center", va="center", fontsize=7, color=INK, bbox=box)
+        stream = io.BytesIO()
+        figure.savefig(stream, format=kind)
         plt.close(figure)
+    return stream.getvalue()

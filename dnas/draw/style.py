@@ -26,3 +26,9 @@ def style() -> Iterator[None]:
     }  # fmt: skip
     with matplotlib.rc_context(settings):  # type: ignore[arg-type]
         yield
+
+
+def blend(low: str, high: str, share: float) -> str:
+    """The colour between two of them."""
+    parts = ((int(low[k : k + 2], 16), int(high[k : k + 2], 16)) for k in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in parts)
