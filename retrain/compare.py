@@ -64,10 +64,18 @@ class Run:
 
     def queries(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Average precision and identity of every query."""
+        return self._per_query("ap"), self._per_query("pids")
+
+    def first_matches(self) -> NDArray[np.float64]:
+        """Rank of the first match of every query; NaN where there is none."""
+        return self._per_query("first_match")
+
+    def _per_query(self, column: str) -> NDArray[Any]:
         file = self.path / "per_query.npz"
         try:
             with np.load(file, allow_pickle=False) as content:
-                return content["ap"], content["pids"]
+                found: NDArray[Any] = content[column]
+                return found
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UserError(f"{file}: not readable ({error})") from error
 

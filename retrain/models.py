@@ -175,3 +175,12 @@ def open_space(what: str, space: str | None = None) -> Found:
         shifted = [math.exp(value - max(row)) for value in row]
         probabilities[key] = [value / sum(shifted) for value in shifted]
     return Found(found, probabilities)
+
+
+def search_options(folder: RunFolder) -> dict[str, list[str]]:
+    """What the options of a search's choices are called; nothing where its space is a file of the user's own."""
+    name = folder.config().get("space")
+    if not isinstance(name, str) or name.endswith(".py"):
+        return {}
+    known = decisions(named_space(name).spec)
+    return {key: [str(option) for option in decision.options] for key, decision in known.items()}

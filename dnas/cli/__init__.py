@@ -9,12 +9,19 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from dnas.cli import data, measuring, showing, sweeping, training
+from dnas.cli import data, drawing, measuring, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 
-VERBS: dict[str, Verb] = {**training.VERBS, **showing.VERBS, **measuring.VERBS, **sweeping.VERBS, **data.VERBS}
+VERBS: dict[str, Verb] = {
+    **training.VERBS,
+    **showing.VERBS,
+    **drawing.VERBS,
+    **measuring.VERBS,
+    **sweeping.VERBS,
+    **data.VERBS,
+}
 
 
 def _overview() -> Parser:

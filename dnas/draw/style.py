@@ -7,25 +7,30 @@ from contextlib import contextmanager
 
 import matplotlib
 from cycler import cycler
+from matplotlib import RcParams
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, INK, PAPER, GREY = "#56B4E9", "#D55E00", "#F0E442", "#222222", "#FFFFFF", "#8A8A8A"
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, RED, INK, YELLOW)
+PROBABILITY, HEAT, AROUND = "cividis", "inferno", "PuOr_r"
+"""Colour maps: of shares and probabilities, over photographs, and of what goes up and down from a middle."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Use the look inside a `with` block, without a display."""
+def style() -> Iterator[RcParams]:
+    """Use the look inside a `with` block, without a display; the settings may be changed there."""
     matplotlib.use("Agg")
     settings = {
-        "axes.grid": True, "axes.axisbelow": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6,
+        "axes.grid": True, "axes.axisbelow": True, "grid.color": GREY, "grid.alpha": 0.3, "grid.linewidth": 0.6,
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "font.size": 10,
+        "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 10,
         "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "svg.fonttype": "path", "svg.hashsalt": "dnas",
-        "axes.prop_cycle": cycler(color=list(SERIES)),
+        "axes.prop_cycle": cycler(color=list(SERIES)), "image.cmap": PROBABILITY, "figure.max_open_warning": 0,
+        "legend.frameon": False, "legend.fontsize": 8,
     }  # fmt: skip
     with matplotlib.rc_context(settings):  # type: ignore[arg-type]
-        yield
+        yield matplotlib.rcParams
 
 
 def blend(low: str, high: str, share: float) -> str:

@@ -32,6 +32,6 @@ class CBAMChannel(SqueezeExcite):
 class CBAMChannelModule(SqueezeExciteModule):
     """x (B, C, H, W) -> the same shape. Masked channels are zero, so is what they add to the perceptron."""
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def gates(self, x_BCHW: Tensor) -> Tensor:
         z_BC = self.perceptron(x_BCHW.mean((2, 3))) + self.perceptron(x_BCHW.amax((2, 3)))
-        return x_BCHW * gate(z_BC)[:, :, None, None]
+        return gate(z_BC)[:, :, None, None]

@@ -41,7 +41,11 @@ class CBAMSpatialModule(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
         zero(self.conv)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def gates(self, x_BCHW: Tensor) -> Tensor:
+        """What every position is multiplied by (B, 1, H, W)."""
         mean_B1HW = x_BCHW.sum(1, keepdim=True) / self.channels()
         most_B1HW = self.without_masked(x_BCHW, 1).amax(1, keepdim=True)
-        return x_BCHW * gate(self.conv(torch.cat([mean_B1HW, most_B1HW], 1)))
+        return gate(self.conv(torch.cat([mean_B1HW, most_B1HW], 1)))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW * self.gates(x_BCHW)

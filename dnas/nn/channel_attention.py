@@ -46,6 +46,12 @@ class ChannelAttentionModule(nn.Module):
         self.norm = builder.norm(c)
         nn.init.zeros_(self.norm.weight)
 
+    def affinity(self, x_BCHW: Tensor) -> Tensor:
+        """The attention A (B, C, C) of a closed width, that `forward` never holds: for looking at a few images."""
+        x_BCN = x_BCHW.flatten(2)
+        found: Tensor = (x_BCN @ x_BCN.transpose(1, 2) * x_BCN.shape[2] ** -0.5).softmax(2)
+        return found
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCN = x_BCHW.flatten(2)
         bias_1C = None

@@ -42,6 +42,9 @@ class ECAModule(nn.Module):
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         zero(self.conv)
 
+    def gates(self, x_BCHW: Tensor) -> Tensor:
+        """What every channel is multiplied by (B, C, 1, 1)."""
+        return gate(self.conv(x_BCHW.mean((2, 3))[:, None])[:, 0])[:, :, None, None]
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        z_BC = self.conv(x_BCHW.mean((2, 3))[:, None])[:, 0]
-        return x_BCHW * gate(z_BC)[:, :, None, None]
+        return x_BCHW * self.gates(x_BCHW)

@@ -61,17 +61,27 @@ class NonLocalModule(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         h, w = x_BCHW.shape[2:]
-        x_BNC = _as_tokens(x_BCHW)
-        chosen_BNC = keys_BNC = self.chosen(x_BNC)
-        values_BNC = x_BNC
-        if self.stride > 1:
-            keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
-        queries_BNC = chosen_BNC * self.channels() ** -0.5 if self.scaled else chosen_BNC
+        queries_BNC, keys_BNC, values_BNC = self._parts(x_BCHW)
         # one head, channels contiguous: else torch falls back to holding the N x N affinity
         q_B1NC, k_B1NC, v_B1NC = (tokens[:, None] for tokens in (queries_BNC, keys_BNC, values_BNC))
         y_BNC = F.scaled_dot_product_attention(q_B1NC, k_B1NC, v_B1NC, scale=1.0)[:, 0]
         branch: Tensor = self.norm(_as_map(y_BNC, h, w))
         return x_BCHW + branch
+
+    def affinity(self, x_BCHW: Tensor) -> Tensor:
+        """The attention A (B, N, positions of the keys) that `forward` never holds: for looking at a few images."""
+        queries_BNC, keys_BNC, _ = self._parts(x_BCHW)
+        return (queries_BNC @ keys_BNC.transpose(1, 2)).softmax(2)
+
+    def _parts(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries, keys and values."""
+        h, w = x_BCHW.shape[2:]
+        x_BNC = _as_tokens(x_BCHW)
+        chosen_BNC = keys_BNC = self.chosen(x_BNC)
+        values_BNC = x_BNC
+        if self.stride > 1:
+            keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
+        return chosen_BNC * self.channels() ** -0.5 if self.scaled else chosen_BNC, keys_BNC, values_BNC
 
     def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
         pooled = F.avg_pool2d(_as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)

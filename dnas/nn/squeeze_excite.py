@@ -51,6 +51,9 @@ class SqueezeExciteModule(nn.Module):
         z_BC: Tensor = self.excite(self.mask(F.relu(self.squeeze(pooled_BC))))
         return z_BC
 
+    def gates(self, x_BCHW: Tensor) -> Tensor:
+        """What every channel is multiplied by (B, C, 1, 1)."""
+        return gate(self.perceptron(x_BCHW.mean((2, 3))))[:, :, None, None]
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        z_BC = self.perceptron(x_BCHW.mean((2, 3)))
-        return x_BCHW * gate(z_BC)[:, :, None, None]
+        return x_BCHW * self.gates(x_BCHW)

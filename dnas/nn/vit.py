@@ -159,14 +159,25 @@ class Block(nn.Module):
 
     def _attend(self, x_BNC: Tensor) -> Tensor:
         own = self.self_attention
+        q, k, v = self._heads(x_BNC)
+        y_BNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed: Tensor = F.linear(y_BNC, own.out_proj.weight, own.out_proj.bias)
+        return mixed
+
+    def affinity(self, x_BNC: Tensor) -> Tensor:
+        """The attention (B, N, N), the mean over the heads, that `forward` never holds: for looking at a few images."""
+        q, k, _ = self._heads(self.ln_1(x_BNC))
+        found: Tensor = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3).mean(1)
+        return found
+
+    def _heads(self, x_BNC: Tensor) -> list[Tensor]:
+        """Queries, keys and values (B, heads, N, C / heads) of normalised tokens."""
+        own = self.self_attention
         q_BNC, k_BNC, v_BNC = F.linear(x_BNC, own.in_proj_weight, own.in_proj_bias).chunk(3, dim=2)
         if self.select is not None:
             mask_BNC = self.select(x_BNC)
             q_BNC, k_BNC = q_BNC * mask_BNC, k_BNC * mask_BNC
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q_BNC, k_BNC, v_BNC))
-        y_BNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        mixed: Tensor = F.linear(y_BNC, own.out_proj.weight, own.out_proj.bias)
-        return mixed
+        return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q_BNC, k_BNC, v_BNC)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""From a matplotlib figure to a file, and to the text of an SVG that can stand in a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from dnas.draw.style import INK, style
+from dnas.errors import UserError
+from dnas.run.files import replace_file
+
+FORMATS = (".svg", ".png")
+
+
+def check_format(file: Path) -> None:
+    """Refuse a file that cannot be drawn, before anything is computed for it.
+
+    Raises:
+        UserError: another file ending.
+    """
+    if file.suffix not in FORMATS:
+        raise UserError(f"{file}: cannot draw '{file.suffix}', allowed: {', '.join(FORMATS)}")
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure as .svg or .png, and forget it."""
+    check_format(file)
+    with style():
+        replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))
+    plt.close(figure)
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """A figure as an <svg> element with ids of its own; its ink is the colour of the text around it. Forgets it."""
+    with style() as settings:
+        settings["svg.hashsalt"] = name  # two figures of one page must not share ids
+        settings["svg.fonttype"] = "none"  # text stays text: small, and can be searched
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return re.sub(INK, "currentColor", plain_svg(stream.getvalue()), flags=re.IGNORECASE)
+
+
+def plain_svg(text: str) -> str:
+    """The <svg> element alone, as wide as there is room."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
+    opening = text[: text.index(">") + 1]
+    sized = re.search(r'width="([\d.]+)pt"', opening)
+    width = f'style="width: 100%; max-width: {float(sized[1]) * 1.34:.0f}px; height: auto"' if sized else ""
+    slim = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", opening)
+    return slim[:-1] + f" {width} focusable='false' aria-hidden='true'>" + text[len(opening) :]
+
+
+def as_png(figure: Figure) -> str:
+    """A figure as the data address of a PNG, for pictures with photographs in them. Forgets it."""
+    stream = io.BytesIO()
+    with style():
+        figure.savefig(stream, format="png", dpi=110)
+    plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

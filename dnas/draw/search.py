@@ -1,0 +1,156 @@
+"""A search as it moves: the probabilities of every choice, and how far it has come. From the rows of metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dnas.draw.style import GREY, INK, style
+from dnas.errors import UserError
+
+Rows = Sequence[Mapping[str, Any]]
+COLUMNS = 3
+MOST_STRIPS = 120
+"""Choices in one picture; more are too many to look at."""
+UNITS = {"macs": ("MACs", 1e-6, "M"), "params": ("parameters", 1e-3, "k"), "latency": ("latency", 1.0, "ms")}
+
+
+def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
+    """One strip per choice: a row for every option, epochs from left to right, bright where it is probable.
+
+    Args:
+        options: the options of every choice, by its key.
+
+    Raises:
+        UserError: no epoch is logged yet.
+    """
+    if not rows:
+        raise UserError("search: no epoch is logged yet")
+    keys = list(rows[-1]["probabilities"])[:MOST_STRIPS]
+    lines = -(-len(keys) // COLUMNS)
+    tallest = [max(len(rows[-1]["probabilities"][key]) for key in keys[n::lines]) for n in range(lines)]
+    with style():
+        figure, grid = plt.subplots(
+            lines, COLUMNS, squeeze=False, layout="constrained",
+            figsize=(10.5, 0.6 + sum(0.42 + 0.17 * count for count in tallest)),
+            gridspec_kw={"height_ratios": [0.42 + 0.17 * count for count in tallest]},
+        )  # fmt: skip
+        image = None
+        for axes, key in zip(grid.T.flat, keys, strict=False):
+            table_KE = np.array([row["probabilities"][key] for row in rows]).T
+            extent = (0.5, len(rows) + 0.5, len(table_KE) - 0.5, -0.5)
+            image = axes.imshow(table_KE, aspect="auto", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+            axes.grid(visible=False)
+            names = [str(option) for option in options.get(key, range(len(table_KE)))]
+            best = int(table_KE[:, -1].argmax())
+            axes.set_yticks(range(len(names)), names, fontsize=7)
+            axes.get_yticklabels()[best].set_fontweight("bold")
+            axes.set_title(f"{key}: {names[best]} ({table_KE[best, -1]:.0%})", fontsize=8, loc="left")
+            axes.tick_params(axis="x", labelsize=7)
+        for axes in grid.T.flat[len(keys) :]:
+            axes.set_axis_off()
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch", fontsize=8)
+        if image is not None:
+            bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 3 / figure.get_figheight()), pad=0.01)
+            bar.set_label("probability")
+    return figure
+
+
+def draw_course(rows: Rows) -> Figure:
+    """Losses, entropy, temperature, expected against target cost, held-out mAP and information over the epochs.
+
+    Raises:
+        UserError: no epoch is logged yet.
+    """
+    if not rows:
+        raise UserError("search: no epoch is logged yet")
+    with style():
+        figure, grid = plt.subplots(2, 3, figsize=(11.5, 6.2), layout="constrained")
+        _losses(grid[0, 0], rows)
+        _entropy(grid[0, 1], rows)
+        _cost(grid[0, 2], rows)
+        _line(
+            grid[1, 0], rows, {"temperature of the draws": ("temperature",), "of channel masks": ("mask_temperature",)}
+        )
+        grid[1, 0].set(title="temperature", yscale="log", ylabel="temperature (log scale)")
+        held = {"derived network": ("held_out", "mAP"), "supernet": ("held_out_supernet", "mAP")}
+        _line(grid[1, 1], rows, held, 100)
+        grid[1, 1].set(title="held-out identities", ylabel="mAP (%)")
+        draw_information(grid[1, 2], rows)
+        for axes in grid.flat:
+            axes.set_xlabel("epoch")
+    return figure
+
+
+def value_at(row: Mapping[str, Any], path: Sequence[str]) -> float:
+    """A number in nested dictionaries; NaN where it is not there."""
+    found: Any = row
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) else math.nan
+
+
+def _line(axes: Axes, rows: Rows, series: Mapping[str, Sequence[str]], factor: float = 1.0) -> None:
+    for name, path in series.items():
+        points = [(row["epoch"] + 1, factor * value_at(row, path)) for row in rows]
+        points = [(x, y) for x, y in points if math.isfinite(y)]
+        if points:
+            marker = "o" if len(points) < 20 else None
+            axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3.5)
+    if axes.lines:
+        axes.legend()
+    else:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def _losses(axes: Axes, rows: Rows) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row["loss"]))
+    _line(axes, rows, {name.replace("_", " "): ("loss", name) for name in names})
+    axes.set(title="loss terms", ylabel="nats", yscale="log")
+
+
+def _entropy(axes: Axes, rows: Rows) -> None:
+    epochs = [row["epoch"] + 1 for row in rows]
+    values_EH = np.array([list(row["entropy"].values()) for row in rows])
+    axes.fill_between(epochs, values_EH.min(1), values_EH.max(1), alpha=0.25, label="all choices", linewidth=0)
+    axes.plot(epochs, values_EH.mean(1), label="mean")
+    axes.set(title="entropy of the choices", ylabel="share of the uniform choice's", ylim=(-0.03, 1.03))
+    axes.legend()
+
+
+def _cost(axes: Axes, rows: Rows) -> None:
+    kind = str(rows[-1].get("budget", "macs"))
+    name, factor, unit = UNITS.get(kind, UNITS["macs"])
+    key = "expected_latency_ms" if kind == "latency" else f"expected_{kind}"
+    _line(axes, rows, {"expected": (key,)}, factor)
+    target = rows[-1].get("target")
+    if isinstance(target, int | float):
+        value = target / 1e6 if kind == "latency" else target * factor
+        axes.axhline(value, color=INK, linestyle="--", linewidth=1, label="budget")
+        axes.legend()
+    axes.set(title=f"expected {name}", ylabel=f"{name} ({unit})")
+
+
+def draw_information(axes: Axes, rows: Rows) -> None:
+    """IB and its bounds on training and held-out identities."""
+    kinds = (("IB", "-"), ("tight bound", ":"), ("paper bound + H(X)", "--"))
+    for part in ("train", "held_out"):
+        colour = f"C{part == 'held_out':d}"
+        for kind, dashes in kinds:
+            points = [(row["epoch"] + 1, value_at(row, ("information", part, kind))) for row in rows]
+            points = [(x, y) for x, y in points if math.isfinite(y)]
+            if points:
+                label = f"{kind}, {part.replace('_', '-')}"
+                axes.plot(*zip(*points, strict=True), dashes, color=colour, label=label, marker="o", markersize=3)
+    if axes.lines:
+        axes.legend(fontsize=7)
+    else:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", color=GREY, transform=axes.transAxes)
+    axes.set(title="information bottleneck and bounds", ylabel="log(identities)")

@@ -1,0 +1,274 @@
+"""Pictures of a trained network at work: attention, Grad-CAM, channels, ranked lists, the embedding, distances.
+
+From its run folder, its checkpoint and the images of its data set, after the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnas.data.images import Images, normalise
+from dnas.data.layouts import load_data
+from dnas.data.splits import ReIDData, check_matches, together
+from dnas.draw.attention import ChannelUse, Maps, draw_channels, draw_maps
+from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, draw_ranked
+from dnas.errors import UserError
+from dnas.eval.embed import embed
+from dnas.eval.ranking import rank
+from dnas.run.device import Device
+from retrain.load import TrainedRun, load
+from retrain.sites import channel_use, entering, grid_of, position_maps, sites_of
+
+BATCH = 64
+MOST_POINTS = 2000
+"""Images in a picture of the embedding."""
+MOST_PAIRS = 1_000_000
+"""Pairs of different identities whose distance is drawn."""
+MOST_IMAGES = 2000
+"""Images over which the use of channels is averaged."""
+MOST_COLUMNS = 8
+"""Sites of attention in one picture (a transformer has one in every block: then some of them)."""
+
+
+class Look:
+    """A trained run with query and gallery of its data set (or of another), embedded once when that is needed.
+
+    Raises:
+        UserError: not a retraining, or no data to look at.
+    """
+
+    def __init__(
+        self, path: str | Path, data: str | None = None, device: Device = "auto", space: str | None = None
+    ) -> None:
+        self.run: TrainedRun = load(path, device, space)
+        config = self.run.config
+        self.data: ReIDData = load_data(
+            data or config.data,
+            None if data else config.test_on,
+            for_training=False,
+            on_bad_image=config.input.on_bad_image,
+        )
+        check_matches(self.data.query, self.data.gallery, "query and gallery")
+        self.queries = len(self.data.query)
+
+    @property
+    def name(self) -> str:
+        """What tells this run from others: its model and the weight of the bound."""
+        return f"{self.run.model.name}, eta {self.run.config.loss.eta:g}"
+
+    @cached_property
+    def images(self) -> Images:
+        """The queries, then the gallery."""
+        return self.run.decode(together(self.data.query, self.data.gallery))
+
+    @cached_property
+    def embedding(self) -> Tensor:
+        config = self.run.config
+        return embed(self.run.network, self.images, distance=config.distance, flip_average=config.flip_average)
+
+    def _distances(self, rows: Sequence[int]) -> Tensor:
+        """From some of the images to all of the gallery."""
+        own, gallery = self.embedding[list(rows)], self.embedding[self.queries :]
+        return 1 - own @ gallery.T if self.run.config.distance == "cosine" else torch.cdist(own, gallery)
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        found: NDArray[np.uint8] = self.images.pixels[int(self.images.rows[number])].numpy()
+        return found
+
+    def input(self, numbers: Sequence[int]) -> Tensor:
+        """Images as the network takes them."""
+        rows = self.images.rows[torch.tensor(list(numbers))]
+        device = next(self.run.network.parameters()).device
+        return normalise(self.images.pixels.index_select(0, rows).to(device))
+
+    @cached_property
+    def precisions(self) -> NDArray[np.float64]:
+        """Average precision of every query."""
+        ids = self.images.pids, self.images.camids
+        query, gallery = ((ids[0][part], ids[1][part]) for part in (slice(self.queries), slice(self.queries, None)))
+        parts = self.embedding[: self.queries], self.embedding[self.queries :]
+        return rank(*parts, query, gallery, self.run.config.distance).ap
+
+    def chosen(self, count: int) -> list[int]:
+        """Queries that have a match, of as many identities as there are, always the same ones."""
+        valid = np.flatnonzero(~np.isnan(self.precisions))
+        return valid[np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int)].tolist()  # type: ignore[no-any-return]
+
+    def label(self, number: int) -> str:
+        return f"identity {self.images.pids[number]}, camera {self.images.camids[number]}"
+
+    def ranked(self, count: int = 6, top: int = 10, best: bool = False) -> Figure:
+        """Ranked lists, the worst (or best) queries first."""
+        order = np.argsort(np.nan_to_num(self.precisions, nan=2.0) * (-1 if best else 1), kind="stable")
+        order = order[~np.isnan(self.precisions[order])][:count]
+        lists, (pids, camids) = [], (self.images.pids, self.images.camids)
+        for query, distance_G in zip(order.tolist(), self._distances(order.tolist()).cpu(), strict=True):
+            g = slice(self.queries, None)
+            junk_G = (pids[g] == pids[query]) & (camids[g] == camids[query])
+            distance_G = distance_G.masked_fill(torch.from_numpy(junk_G), torch.inf)
+            nearest = distance_G.topk(min(top, int((~junk_G).sum())), largest=False)
+            hits = [
+                Hit(
+                    self.pixels(self.queries + place), distance, int(camids[self.queries + place]),
+                    bool(pids[self.queries + place] == pids[query]),
+                )
+                for distance, place in zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
+            ]  # fmt: skip
+            title = f"query, camera {camids[query]}\nAP {100 * self.precisions[query]:.1f} %"
+            lists.append(RankedList(self.pixels(query), title, hits))
+        return draw_ranked(lists)
+
+    def distances(self) -> Figure:
+        """Histograms of same and different identities, over pairs of a query and a gallery image of another camera."""
+        rng = np.random.default_rng(0)
+        (pids, camids), n = (self.images.pids, self.images.camids), self.queries
+        per_query = max(MOST_PAIRS // n, 1)
+        same, different = [], []
+        for start in range(0, n, 256):
+            rows = range(start, min(start + 256, n))
+            for query, distance in zip(rows, self._distances(rows).cpu().double().numpy(), strict=True):
+                other = camids[n:] != camids[query]
+                same.append(distance[other & (pids[n:] == pids[query])])
+                rest = np.flatnonzero(other & (pids[n:] != pids[query]))
+                different.append(distance[rng.choice(rest, min(per_query, len(rest)), replace=False)])
+        return draw_distances(np.concatenate(same), np.concatenate(different), self.run.config.distance)
+
+    def plane(self, method: str = "tsne") -> Figure:
+        """The embedding of query and gallery in a plane: t-SNE (van der Maaten and Hinton, 2008) or PCA."""
+        keep = np.flatnonzero(self.images.pids != 0)  # distractors are no identity
+        keep = np.random.default_rng(0).permutation(keep)[:MOST_POINTS]
+        points = self.embedding[torch.from_numpy(keep).to(self.embedding.device)].cpu().double()
+        if method == "tsne" and len(points) > 3:
+            from sklearn.manifold import TSNE
+
+            perplexity = min(30.0, (len(points) - 1) / 3)
+            places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(points.numpy())
+        else:
+            centred = points - points.mean(0)
+            places = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T).numpy()
+        return draw_plane(
+            places, self.images.pids[keep], self.images.camids[keep], "t-SNE" if method == "tsne" else "PCA"
+        )
+
+    def channels(self) -> Figure:
+        """Which channels every site selects or weighs, by channel, identity and camera.
+
+        Raises:
+            UserError: the network has no attention on channels.
+        """
+        network = self.run.network
+        sites = sites_of(network, self.run.model.spec)
+        kept = np.random.default_rng(0).permutation(len(self.images))[:MOST_IMAGES]
+        found: dict[int, list[Tensor]] = {}
+        gates: dict[int, bool] = {}
+        with torch.no_grad():
+            for start in range(0, len(kept), BATCH):
+                with entering([site.module for site in sites]) as given:
+                    network.embed(self.input(kept[start : start + BATCH].tolist()))
+                for number, (site, entered) in enumerate(zip(sites, given, strict=True)):
+                    use = channel_use(site, entered[0])
+                    if use is not None:
+                        found.setdefault(number, []).append(use[0].cpu())
+                        gates[number] = use[1]
+        if not found:
+            raise UserError(
+                f"{self.run.folder.path}: {self.run.model.name} has no attention that selects or weighs channels"
+            )
+        uses = [
+            ChannelUse(sites[number].name, torch.cat(parts).double().numpy(), gates[number])
+            for number, parts in found.items()
+        ]
+        return draw_channels(uses[:MOST_COLUMNS], self.images.pids[kept], self.images.camids[kept])
+
+    def attention_maps(self, numbers: Sequence[int], token: tuple[float, float], prefix: str = "") -> list[Maps]:
+        """What each site that works on positions does to some images.
+
+        Raises:
+            UserError: the network has no such site.
+        """
+        network = self.run.network
+        sites = [site for site in sites_of(network, self.run.model.spec) if site.over_positions]
+        if not sites:
+            raise UserError(
+                f"{self.run.folder.path}: {self.run.model.name} has no attention over positions (dcs, non_local)"
+            )
+        if len(sites) > MOST_COLUMNS:
+            sites = [sites[n] for n in np.linspace(0, len(sites) - 1, MOST_COLUMNS).astype(int)]
+        with torch.no_grad(), entering([site.module for site in sites]) as given:
+            network.embed(self.input(numbers))
+        columns = []
+        for site, entered in zip(sites, given, strict=True):
+            maps = position_maps(network, site, entered[0], token).cpu().double().numpy()
+            looks = token if grid_of(network) is None and not hasattr(site.module, "conv") else None
+            columns.append(Maps(f"{prefix}{site.name}", list(maps), looks))
+        return columns
+
+    def grad_cam(self, numbers: Sequence[int], title: str) -> Maps:
+        """Grad-CAM (Selvaraju et al., arXiv 1610.02391) of the similarity of each image to its nearest match.
+
+        The feature map is the last one that still has positions; in a transformer the patches before the last block.
+        """
+        network, (pids, camids), n = self.run.network, (self.images.pids, self.images.camids), self.queries
+        targets = []
+        for query, distance_G in zip(numbers, self._distances(numbers).cpu(), strict=True):
+            match = torch.from_numpy((pids[n:] == pids[query]) & (camids[n:] != camids[query]))
+            targets.append(int(distance_G.masked_fill(~match, torch.inf).argmin()) + n)
+        with torch.no_grad():
+            wanted_BD = network.embed(self.input(targets))
+        grid = grid_of(network)
+        kept: list[Tensor] = []
+
+        def keep(module: object, given: tuple[Tensor, ...], out: Tensor) -> None:
+            if out.requires_grad and out.dim() == 4 and out.shape[2] * out.shape[3] > 1:
+                out.retain_grad()
+                kept.append(out)
+
+        parts = list(network.backbone.children()) if grid is None else []
+        if grid is not None:  # the last block mixes the patches into the class token: before it they still count
+            blocks = [site.module for site in sites_of(network, self.run.model.spec)]
+            hooks = [blocks[-2].register_forward_hook(lambda m, g, out: (out.retain_grad(), kept.append(out))[1])]
+        else:
+            hooks = [part.register_forward_hook(keep) for part in parts]
+        try:
+            similarity = (F.normalize(network.raw(self.input(numbers)), dim=1) * wanted_BD).sum()
+            similarity.backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+            network.zero_grad(set_to_none=True)
+        map_ = kept[-1]
+        assert map_.grad is not None
+        if grid is not None:
+            weighed = (map_.grad[:, 1:].mean(1, keepdim=True) * map_[:, 1:]).sum(2).relu().unflatten(1, grid)
+        else:
+            weighed = (map_.grad.mean((2, 3), keepdim=True) * map_).sum(1).relu()
+        return Maps(title, list(weighed.detach().cpu().double().numpy()))
+
+
+def draw_attention(looks: Sequence[Look], count: int, token: tuple[float, float]) -> Figure:
+    """Attention maps of some queries, of one run or of several side by side."""
+    first = looks[0]
+    numbers = first.chosen(count)
+    columns = [
+        column
+        for look in looks
+        for column in look.attention_maps(numbers, token, f"{look.name}\n" if len(looks) > 1 else "")
+    ]
+    return draw_maps([first.pixels(n) for n in numbers], [first.label(n) for n in numbers], columns)
+
+
+def draw_grad_cam(looks: Sequence[Look], count: int) -> Figure:
+    """Grad-CAM of some queries, of one run or of several side by side."""
+    first = looks[0]
+    numbers = first.chosen(count)
+    columns = [look.grad_cam(numbers, f"Grad-CAM\n{look.name}") for look in looks]
+    return draw_maps([first.pixels(n) for n in numbers], [first.label(n) for n in numbers], columns)
