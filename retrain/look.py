@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from dnas.data.images import Images, normalise
 from dnas.data.layouts import load_data
@@ -24,9 +23,10 @@ from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, dra
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.eval.ranking import rank
+from dnas.nn.non_local import NonLocalModule
 from dnas.run.device import Device
 from retrain.load import TrainedRun, load
-from retrain.sites import channel_use, entering, grid_of, position_maps, sites_of
+from retrain.sites import Site, channel_use, entering, grid_of, position_maps, sites_of
 
 BATCH = 64
 MOST_POINTS = 2000
@@ -62,8 +62,8 @@ class Look:
 
     @property
     def name(self) -> str:
-        """What tells this run from others: its model and the weight of the bound."""
-        return f"{self.run.model.name}, eta {self.run.config.loss.eta:g}"
+        """What tells this run from others: its folder and the weight of the bound."""
+        return f"{self.run.folder.path.name}, eta {self.run.config.loss.eta:g}"
 
     @cached_property
     def images(self) -> Images:
@@ -155,9 +155,8 @@ class Look:
         else:
             centred = points - points.mean(0)
             places = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T).numpy()
-        return draw_plane(
-            places, self.images.pids[keep], self.images.camids[keep], "t-SNE" if method == "tsne" else "PCA"
-        )
+        how = "t-SNE" if method == "tsne" else "PCA"
+        return draw_plane(places, self.images.pids[keep], self.images.camids[keep], how)
 
     def channels(self) -> Figure:
         """Which channels every site selects or weighs, by channel, identity and camera.
@@ -180,14 +179,15 @@ class Look:
                         found.setdefault(number, []).append(use[0].cpu())
                         gates[number] = use[1]
         if not found:
-            raise UserError(
-                f"{self.run.folder.path}: {self.run.model.name} has no attention that selects or weighs channels"
-            )
+            raise self._without("on channels (dcs, se, eca, cbam_channel, channel)")
         uses = [
             ChannelUse(sites[number].name, torch.cat(parts).double().numpy(), gates[number])
             for number, parts in found.items()
         ]
         return draw_channels(uses[:MOST_COLUMNS], self.images.pids[kept], self.images.camids[kept])
+
+    def _without(self, what: str) -> UserError:
+        return UserError(f"{self.run.folder.path}: {self.run.model.name} has no attention {what}")
 
     def attention_maps(self, numbers: Sequence[int], token: tuple[float, float], prefix: str = "") -> list[Maps]:
         """What each site that works on positions does to some images.
@@ -198,9 +198,7 @@ class Look:
         network = self.run.network
         sites = [site for site in sites_of(network, self.run.model.spec) if site.over_positions]
         if not sites:
-            raise UserError(
-                f"{self.run.folder.path}: {self.run.model.name} has no attention over positions (dcs, non_local)"
-            )
+            raise self._without("on positions (dcs, non_local, cbam_spatial)")
         if len(sites) > MOST_COLUMNS:
             sites = [sites[n] for n in np.linspace(0, len(sites) - 1, MOST_COLUMNS).astype(int)]
         with torch.no_grad(), entering([site.module for site in sites]) as given:
@@ -208,14 +206,16 @@ class Look:
         columns = []
         for site, entered in zip(sites, given, strict=True):
             maps = position_maps(network, site, entered[0], token).cpu().double().numpy()
-            looks = token if grid_of(network) is None and not hasattr(site.module, "conv") else None
-            columns.append(Maps(f"{prefix}{site.name}", list(maps), looks))
+            columns.append(Maps(f"{prefix}{site.name}", list(maps), _middle(site, entered[0], token)))
         return columns
 
     def grad_cam(self, numbers: Sequence[int], title: str) -> Maps:
-        """Grad-CAM (Selvaraju et al., arXiv 1610.02391) of the similarity of each image to its nearest match.
+        """How much every position adds to the similarity of an image to its nearest match.
 
-        The feature map is the last one that still has positions; in a transformer the patches before the last block.
+        Gradient times activation of the last map that has positions (in a transformer, the patches before the last
+        block), as in Grad-CAM (arXiv 1610.02391), position by position as in HiResCAM (arXiv 2011.08891). What belongs
+        to no position (the neck's mean) is spread evenly, so that the sum is the similarity; after mean pooling that
+        is exact. Negative parts are cut off.
         """
         network, (pids, camids), n = self.run.network, (self.images.pids, self.images.camids), self.queries
         targets = []
@@ -225,33 +225,40 @@ class Look:
         with torch.no_grad():
             wanted_BD = network.embed(self.input(targets))
         grid = grid_of(network)
+        parts: list[nn.Module] = list(network.backbone.children())
+        if grid is not None:  # the last block mixes the patches into the class token: before it they still count
+            parts = [site.module for site in sites_of(network, self.run.model.spec)][-2:-1]
         kept: list[Tensor] = []
 
-        def keep(module: object, given: tuple[Tensor, ...], out: Tensor) -> None:
-            if out.requires_grad and out.dim() == 4 and out.shape[2] * out.shape[3] > 1:
+        def keep(module: nn.Module, given: object, out: Tensor) -> None:
+            if out.requires_grad and (grid is not None or out.shape[2] * out.shape[3] > 1):
                 out.retain_grad()
                 kept.append(out)
 
-        parts = list(network.backbone.children()) if grid is None else []
-        if grid is not None:  # the last block mixes the patches into the class token: before it they still count
-            blocks = [site.module for site in sites_of(network, self.run.model.spec)]
-            hooks = [blocks[-2].register_forward_hook(lambda m, g, out: (out.retain_grad(), kept.append(out))[1])]
-        else:
-            hooks = [part.register_forward_hook(keep) for part in parts]
+        hooks = [part.register_forward_hook(keep) for part in parts]
         try:
-            similarity = (F.normalize(network.raw(self.input(numbers)), dim=1) * wanted_BD).sum()
-            similarity.backward()
+            raw_BD = network.raw(self.input(numbers))
+            similarity_B = (raw_BD * wanted_BD).sum(1) / raw_BD.detach().norm(dim=1)
+            similarity_B.sum().backward()
         finally:
             for hook in hooks:
                 hook.remove()
             network.zero_grad(set_to_none=True)
         map_ = kept[-1]
         assert map_.grad is not None
-        if grid is not None:
-            weighed = (map_.grad[:, 1:].mean(1, keepdim=True) * map_[:, 1:]).sum(2).relu().unflatten(1, grid)
-        else:
-            weighed = (map_.grad.mean((2, 3), keepdim=True) * map_).sum(1).relu()
-        return Maps(title, list(weighed.detach().cpu().double().numpy()))
+        parts_BHW = (map_.grad * map_).detach()
+        parts_BHW = parts_BHW.sum(1) if grid is None else parts_BHW[:, 1:].sum(2).unflatten(1, grid)
+        rest_B = similarity_B.detach() - parts_BHW.sum((1, 2))
+        weighed = (parts_BHW + rest_B[:, None, None] / parts_BHW[0].numel()).relu()
+        return Maps(title, list(weighed.cpu().double().numpy()))
+
+
+def _middle(site: Site, x: Tensor, token: tuple[float, float]) -> tuple[float, float] | None:
+    """The middle of the position that looks; none where no single one does."""
+    if not isinstance(site.module, NonLocalModule):
+        return None
+    row, col = ((min(int(share * size), size - 1) + 0.5) / size for share, size in zip(token, x.shape[2:], strict=True))
+    return row, col
 
 
 def draw_attention(looks: Sequence[Look], count: int, token: tuple[float, float]) -> Figure:
@@ -270,5 +277,5 @@ def draw_grad_cam(looks: Sequence[Look], count: int) -> Figure:
     """Grad-CAM of some queries, of one run or of several side by side."""
     first = looks[0]
     numbers = first.chosen(count)
-    columns = [look.grad_cam(numbers, f"Grad-CAM\n{look.name}") for look in looks]
+    columns = [look.grad_cam(numbers, f"similarity to its match\n{look.name}") for look in looks]
     return draw_maps([first.pixels(n) for n in numbers], [first.label(n) for n in numbers], columns)

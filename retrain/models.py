@@ -184,3 +184,9 @@ def search_options(folder: RunFolder) -> dict[str, list[str]]:
         return {}
     known = decisions(named_space(name).spec)
     return {key: [str(option) for option in decision.options] for key, decision in known.items()}
+
+
+def search_mode(folder: RunFolder) -> str:
+    """How a search trained its logits: score, sampled or full."""
+    arch = folder.config().get("arch")
+    return str(arch.get("mode", "")) if isinstance(arch, dict) else ""

@@ -94,17 +94,21 @@ def position_maps(network: ReIDNet, site: Site, x: Tensor, token: tuple[float, f
         token: row and column of the position, 0 to 1; in a transformer the class token looks.
     """
     module = site.module
+    found: Tensor
     if isinstance(module, CBAMSpatialModule):
-        return module.gates(x)[:, 0]
+        found = module.gates(x)[:, 0]
+        return found
     if isinstance(module, Block):
         grid = grid_of(network)
         assert grid is not None
-        return module.affinity(x)[:, 0, 1:].unflatten(1, grid)
+        found = module.affinity(x)[:, 0, 1:].unflatten(1, grid)
+        return found
     assert isinstance(module, NonLocalModule)
     h, w = x.shape[2:]
     row, col = min(int(token[0] * h), h - 1), min(int(token[1] * w), w - 1)
     keys = (-(-h // module.stride), -(-w // module.stride))
-    return module.affinity(x)[:, row * w + col].unflatten(1, keys)
+    found = module.affinity(x)[:, row * w + col].unflatten(1, keys)
+    return found
 
 
 @torch.no_grad()

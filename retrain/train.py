@@ -28,7 +28,7 @@ from dnas.run.device import pick_device
 from dnas.run.files import load_tensors, read_json
 from dnas.run.folder import INHERITED, RunFolder
 from dnas.run.position import Pauses, Position, stoppable
-from dnas.run.progress import EpochProgress, console
+from dnas.run.progress import HELD_OUT, EpochProgress, console
 from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
 from retrain.evaluate import latency, retrieve, save_ranking
@@ -106,7 +106,7 @@ class Retraining:
         if self.held_out and self.config.eval_every and epoch % self.config.eval_every == 0:
             metrics["held_out"] = self._retrieve_held_out(self.held_out)
             metrics["information"] = {"train": self._probe(self.train), "held_out": self._probe(self.held_out)}
-            news["held-out mAP"] = metrics["held_out"]["mAP"]
+            news[HELD_OUT] = metrics["held_out"]["mAP"]
         folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
         self._save(folder)
         progress.epoch(epoch - 1, news)

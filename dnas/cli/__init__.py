@@ -14,14 +14,8 @@ from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 
-VERBS: dict[str, Verb] = {
-    **training.VERBS,
-    **showing.VERBS,
-    **drawing.VERBS,
-    **measuring.VERBS,
-    **sweeping.VERBS,
-    **data.VERBS,
-}
+MODULES = (training, showing, drawing, measuring, sweeping, data)
+VERBS: dict[str, Verb] = {name: verb for module in MODULES for name, verb in module.VERBS.items()}
 
 
 def _overview() -> Parser:

@@ -65,14 +65,18 @@ def _figure(config: Namespace) -> Figure:
     from dnas.run.folder import RunFolder
     from retrain.compare import read_run
     from retrain.look import Look, draw_attention, draw_grad_cam
-    from retrain.models import search_options
+    from retrain.models import search_mode, search_options
 
     kind, paths = config.kind, config.runs
     if kind in ("choices", "course"):
         folder = RunFolder.open(paths[0])
         if folder.verb() != "search":
             raise UserError(f"{folder.path}: draw {kind} is for a search, this is a {folder.verb()}")
-        return draw_course(folder.rows()) if kind == "course" else draw_choices(folder.rows(), search_options(folder))
+        return (
+            draw_course(folder.rows(), search_mode(folder))
+            if kind == "course"
+            else draw_choices(folder.rows(), search_options(folder))
+        )
     if kind == "training":
         return draw_training({path: RunFolder.open(path).rows() for path in paths})
     if kind == "cmc":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +26,7 @@ class Maps:
     Args:
         title: what they are.
         maps: one (H, W) for each picture, of any size and range.
-        token: row and column (0 to 1) of the position that looks, if one does.
+        token: row and column (0 to 1) of the middle of the position that looks, if one does.
     """
 
     title: str
@@ -60,7 +61,7 @@ def _bare(axes: Axes, picture: NDArray[np.uint8] | Numbers, title: str, grey: bo
     axes.imshow(picture, cmap="gray" if grey else None, vmin=0, vmax=255)
     axes.grid(visible=False)
     axes.set_axis_off()
-    axes.set_title(title, fontsize=7)
+    axes.set_title("\n".join(part for line in title.split("\n") for part in wrap(line, 22)), fontsize=7)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _site(line: Sequence[Axes], site: ChannelUse, pids: NDArray[np.int64], camid
         vmin=limits[0], vmax=limits[1],
     )  # fmt: skip
     middle.grid(visible=False)
-    middle.set(title="by identity", xlabel="channel, in the same order", ylabel="identity")
+    middle.set(title="by identity", xlabel="channel, in the same order", ylabel="identity, in order")
     plt.colorbar(image, ax=middle, label=word)
     cameras = np.unique(camids)
     values = [use_NC[camids == camera].mean() for camera in cameras]

@@ -63,8 +63,11 @@ def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
     return figure
 
 
-def draw_course(rows: Rows) -> Figure:
+def draw_course(rows: Rows, mode: str = "") -> Figure:
     """Losses, entropy, temperature, expected against target cost, held-out mAP and information over the epochs.
+
+    Args:
+        mode: of the search; `score` draws without a temperature.
 
     Raises:
         UserError: no epoch is logged yet.
@@ -76,9 +79,8 @@ def draw_course(rows: Rows) -> Figure:
         _losses(grid[0, 0], rows)
         _entropy(grid[0, 1], rows)
         _cost(grid[0, 2], rows)
-        _line(
-            grid[1, 0], rows, {"temperature of the draws": ("temperature",), "of channel masks": ("mask_temperature",)}
-        )
+        draws = {} if mode == "score" else {"of the draws": ("temperature",)}
+        _line(grid[1, 0], rows, {**draws, "of DCS masks": ("mask_temperature",)})
         grid[1, 0].set(title="temperature", yscale="log", ylabel="temperature (log scale)")
         held = {"derived network": ("held_out", "mAP"), "supernet": ("held_out_supernet", "mAP")}
         _line(grid[1, 1], rows, held, 100)
@@ -86,6 +88,9 @@ def draw_course(rows: Rows) -> Figure:
         draw_information(grid[1, 2], rows)
         for axes in grid.flat:
             axes.set_xlabel("epoch")
+            if axes.get_yscale() == "log":
+                for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                    which(lambda value, _: f"{value:g}")
     return figure
 
 
@@ -148,9 +153,9 @@ def draw_information(axes: Axes, rows: Rows) -> None:
             points = [(x, y) for x, y in points if math.isfinite(y)]
             if points:
                 label = f"{kind}, {part.replace('_', '-')}"
-                axes.plot(*zip(*points, strict=True), dashes, color=colour, label=label, marker="o", markersize=3)
+                axes.plot(*zip(*points, strict=True), dashes, color=colour, label=label)
     if axes.lines:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, handlelength=3.2, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", color=GREY, transform=axes.transAxes)
     axes.set(title="information bottleneck and bounds", ylabel="log(identities)")

@@ -12,7 +12,7 @@ from matplotlib import RcParams
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, INK, PAPER, GREY = "#56B4E9", "#D55E00", "#F0E442", "#222222", "#FFFFFF", "#8A8A8A"
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, RED, INK, YELLOW)
-PROBABILITY, HEAT, AROUND = "cividis", "inferno", "PuOr_r"
+PROBABILITY, HEAT, AROUND = "viridis", "inferno", "PuOr_r"
 """Colour maps: of shares and probabilities, over photographs, and of what goes up and down from a middle."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 

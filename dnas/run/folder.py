@@ -1,7 +1,7 @@
 """The run folder: everything that compare and report show is read back from here.
 
     config.yaml  env.json  data.json  metrics.jsonl  timing.jsonl  checkpoints/{EPOCH-STEP-CHECKSUM,inherited}.pt
-    genotype.json  cost.json  per_query.npz  summary.json  log.txt
+    genotype.json  cost.json  per_query.npz  summary.json  log.txt  tb/
 
 metrics.jsonl holds only what a rerun reproduces; times go to timing.jsonl.
 """
@@ -26,6 +26,7 @@ from dnas.errors import UserError
 from dnas.run import distributed
 from dnas.run.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from dnas.run.files import read_json, read_yaml, save_tensors, write_json, write_text
+from dnas.run.live import Live
 from dnas.run.position import Position
 from dnas.run.progress import errors
 
@@ -46,6 +47,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.live = Live(self.path)
 
     @staticmethod
     def create(path: str | Path, verb: str, config: object, data: dict[str, object]) -> RunFolder:
@@ -115,10 +117,11 @@ class RunFolder:
         write_json(self.path / name, content)
 
     def log(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
-        """Append one epoch to metrics.jsonl and timing.jsonl; both carry the epoch."""
+        """Append one epoch to metrics.jsonl and timing.jsonl (both carry the epoch), and to the events for watching."""
         for name, row in (("metrics.jsonl", metrics), ("timing.jsonl", {"epoch": metrics["epoch"], **timing})):
             with (self.path / name).open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
+        self.live.epoch(metrics, timing)
 
     def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """Every epoch that was logged. A last line cut short by a kill is dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,10 @@ from dnas.run.distributed import rank
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+HELD_OUT = "held-out mAP"
+"""The news whose best value is remembered. For people only: the last epoch is what counts."""
 
 
 class EpochProgress:
@@ -31,6 +36,7 @@ class EpochProgress:
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal or rank() > 0)
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
         self.title, self.epochs, self.log = title, epochs, log
+        self.best = -math.inf
 
     def __enter__(self) -> EpochProgress:
         self.bar.__enter__()
@@ -42,8 +48,10 @@ class EpochProgress:
         self.bar.__exit__(kind, value, trace)
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
-        """Say how epoch `number` (counted from 0) went."""
+        """Say how epoch `number` (counted from 0) went, with the best held-out mAP so far."""
         news = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+        self.best = max(self.best, values.get(HELD_OUT, -math.inf))
+        news += f"  (best {self.best:.3g})" if math.isfinite(self.best) else ""
         self.bar.update(self.task, advance=1, news=news)
         self._write(f"{self.title} {number + 1}/{self.epochs}  {news}", show=not console.is_terminal)
 

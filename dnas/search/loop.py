@@ -18,6 +18,7 @@ from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images
 from dnas.errors import UserError
 from dnas.eval.embed import embed, retrieve_within
+from dnas.eval.information import probe
 from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
 from dnas.nn.pretrained import load_weights
@@ -28,7 +29,7 @@ from dnas.run.device import pick_device
 from dnas.run.files import read_json, void
 from dnas.run.folder import RunFolder
 from dnas.run.position import Pauses, Position, stoppable
-from dnas.run.progress import EpochProgress, console
+from dnas.run.progress import HELD_OUT, EpochProgress, console
 from dnas.run.schedules import geometric
 from dnas.search.budget import Budget
 from dnas.search.children import Children
@@ -123,7 +124,10 @@ class Search:
         if last and config.arch.samples:
             metrics["sampled"] = self._best_of_samples()
         if last or (config.eval_every and (self.position.epoch + 1) % config.eval_every == 0):
-            metrics["held_out"] = self.evaluate(self.choices)
+            child = self.children.recalibrated(self.choices)
+            metrics["held_out"] = retrieve_within(child, self.held_out).metrics()
+            beta = self.objective.statistics.beta
+            metrics["information"] = {"held_out": probe(embed(child, self.held_out), self.held_out, beta)}
             metrics["held_out_supernet"] = self.evaluate_supernet()
         health = self._health(metrics, last)
         metrics["health"] = health.plain()
@@ -269,7 +273,7 @@ class Search:
             "E[MMACs]": metrics["expected_macs"] / 1e6,
             "entropy": sum(metrics["entropy"].values()) / max(len(metrics["entropy"]), 1),
         }
-        return news | ({"held-out mAP": metrics["held_out"]["mAP"]} if "held_out" in metrics else {})
+        return news | ({HELD_OUT: metrics["held_out"]["mAP"]} if "held_out" in metrics else {})
 
 
 def search(config: SearchConfig, space: Space) -> RunFolder:
