@@ -66,6 +66,21 @@ class Look:
         return f"{self.run.folder.path.name}, eta {self.run.config.loss.eta:g}"
 
     @cached_property
+    def sites(self) -> list[Site]:
+        """The attention of the network."""
+        return sites_of(self.run.network, self.run.model.spec)
+
+    @property
+    def attends(self) -> bool:
+        """Whether there are attention maps to look at."""
+        return any(site.over_positions for site in self.sites)
+
+    @property
+    def weighs_channels(self) -> bool:
+        """Whether there are channels to look at."""
+        return any(site.on_channels for site in self.sites)
+
+    @cached_property
     def images(self) -> Images:
         """The queries, then the gallery."""
         return self.run.decode(together(self.data.query, self.data.gallery))
@@ -149,9 +164,11 @@ class Look:
         points = self.embedding[torch.from_numpy(keep).to(self.embedding.device)].cpu().double()
         if method == "tsne" and len(points) > 3:
             from sklearn.manifold import TSNE
+            from threadpoolctl import threadpool_limits
 
-            perplexity = min(30.0, (len(points) - 1) / 3)
-            places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(points.numpy())
+            tsne = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=0)
+            with threadpool_limits(1):  # a thousand tiny steps: threads would wait for each other
+                places = tsne.fit_transform(points.numpy())
         else:
             centred = points - points.mean(0)
             places = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T).numpy()
@@ -164,8 +181,7 @@ class Look:
         Raises:
             UserError: the network has no attention on channels.
         """
-        network = self.run.network
-        sites = sites_of(network, self.run.model.spec)
+        network, sites = self.run.network, self.sites
         kept = np.random.default_rng(0).permutation(len(self.images))[:MOST_IMAGES]
         found: dict[int, list[Tensor]] = {}
         gates: dict[int, bool] = {}
@@ -196,7 +212,7 @@ class Look:
             UserError: the network has no such site.
         """
         network = self.run.network
-        sites = [site for site in sites_of(network, self.run.model.spec) if site.over_positions]
+        sites = [site for site in self.sites if site.over_positions]
         if not sites:
             raise self._without("on positions (dcs, non_local, cbam_spatial)")
         if len(sites) > MOST_COLUMNS:
@@ -227,7 +243,7 @@ class Look:
         grid = grid_of(network)
         parts: list[nn.Module] = list(network.backbone.children())
         if grid is not None:  # the last block mixes the patches into the class token: before it they still count
-            parts = [site.module for site in sites_of(network, self.run.model.spec)][-2:-1]
+            parts = [site.module for site in self.sites][-2:-1]
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, given: object, out: Tensor) -> None:

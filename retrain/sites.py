@@ -38,6 +38,12 @@ class Site:
         return isinstance(self.module, NonLocalModule | Block | CBAMSpatialModule)
 
     @property
+    def on_channels(self) -> bool:
+        """Whether it selects or weighs channels."""
+        gates = isinstance(self.module, SqueezeExciteModule | ECAModule | ChannelAttentionModule)
+        return gates or self.selection is not None
+
+    @property
     def selection(self) -> ChannelSelection | None:
         """The channel selection inside it, if it is DCS-Attention."""
         found = getattr(self.module, "select", None)

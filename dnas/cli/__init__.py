@@ -9,12 +9,12 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from dnas.cli import data, drawing, measuring, showing, sweeping, training
+from dnas.cli import data, drawing, measuring, reporting, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 
-MODULES = (training, showing, drawing, measuring, sweeping, data)
+MODULES = (training, showing, drawing, reporting, measuring, sweeping, data)
 VERBS: dict[str, Verb] = {name: verb for module in MODULES for name, verb in module.VERBS.items()}
 
 

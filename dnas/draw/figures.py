@@ -43,18 +43,19 @@ def as_svg(figure: Figure, name: str) -> str:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return re.sub(INK, "currentColor", plain_svg(stream.getvalue()), flags=re.IGNORECASE)
+    return re.sub(INK, "currentColor", svg_element(stream.getvalue(), name), flags=re.IGNORECASE)
 
 
-def plain_svg(text: str) -> str:
-    """The <svg> element alone, as wide as there is room."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
-    opening = text[: text.index(">") + 1]
+def svg_element(text: str, name: str) -> str:
+    """The <svg> element of a file alone, as wide as there is room, its ids beginning with `name`."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    end = text.index(">")
+    opening, rest = text[:end], text[end:]
     sized = re.search(r'width="([\d.]+)pt"', opening)
-    width = f'style="width: 100%; max-width: {float(sized[1]) * 1.34:.0f}px; height: auto"' if sized else ""
-    slim = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", opening)
-    return slim[:-1] + f" {width} focusable='false' aria-hidden='true'>" + text[len(opening) :]
+    width = f' style="width: 100%; max-width: {float(sized[1]) * 4 / 3:.0f}px; height: auto"' if sized else ""
+    opening = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", opening)
+    return f'{opening}{width} focusable="false" aria-hidden="true"{rest}'
 
 
 def as_png(figure: Figure) -> str:

@@ -64,7 +64,10 @@ def draw_graph(network: Graph[int], title: str, file: Path) -> None:
 def picture_of(network: Graph[int], title: str, kind: str) -> bytes:
     """The picture as a file of that kind, svg or png."""
     if shutil.which("dot"):
-        found: bytes = _dot(network, title).pipe(format=kind)
+        dot = _dot(network, title)
+        if kind == "png":  # in an SVG it would scale the drawing out of its frame
+            dot.attr("graph", dpi="110")
+        found: bytes = dot.pipe(format=kind)
         return found
     return _matplotlib(network, title, kind)
 
@@ -133,7 +136,6 @@ def _dot(network: Graph[int], title: str) -> graphviz.Digraph:
         "graph",
         label="\n".join(graphviz.escape(line) for line in _title(title)),
         ranksep="0.3",
-        dpi="110",
         **graph_look,
     )
     dot.attr("node", shape="box", style="rounded,filled", fontname="Helvetica", fontsize="11", margin="0.12,0.06")

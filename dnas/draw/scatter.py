@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
+from dnas.draw.figures import check_format, save
 from dnas.draw.style import GREY, MARKERS, SERIES, style
-from dnas.errors import UserError
-from dnas.run.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,17 @@ def _front(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 def draw_scatter(points: Sequence[Point], file: Path) -> None:
-    """mAP (%) over MACs (log scale): small marks are runs, large ones means, lines the range, dashed the Pareto front.
+    """`scatter` into a file.
 
     Raises:
         UserError: a file ending other than .svg or .png.
     """
-    if file.suffix not in (".svg", ".png"):
-        raise UserError(f"{file}: cannot draw '{file.suffix}', allowed: .svg, .png")
+    check_format(file)
+    save(scatter(points), file)
+
+
+def scatter(points: Sequence[Point]) -> Figure:
+    """mAP (%) over MACs (log scale): small marks are runs, large ones means, lines ranges, dashed the Pareto front."""
     with style():
         figure, axes = plt.subplots(figsize=(6.4, 4.2))
         for index, point in enumerate(points):
@@ -65,6 +69,5 @@ def draw_scatter(points: Sequence[Point], file: Path) -> None:
         axes.set_ylabel("mAP on query and gallery (%)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-        axes.legend(frameon=False, fontsize=8, loc="best")
-        replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))
-        plt.close(figure)
+        axes.legend(loc="best")
+    return figure

@@ -155,7 +155,7 @@ def draw_information(axes: Axes, rows: Rows) -> None:
                 label = f"{kind}, {part.replace('_', '-')}"
                 axes.plot(*zip(*points, strict=True), dashes, color=colour, label=label)
     if axes.lines:
-        axes.legend(fontsize=7, handlelength=3.2, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(fontsize=7, handlelength=3.2, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     else:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", color=GREY, transform=axes.transAxes)
     axes.set(title="information bottleneck and bounds", ylabel="log(identities)")

@@ -1,0 +1,109 @@
+"""The tables of a report: results, configurations, where a run comes from."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dnas.draw.page import Cell, Code, Item, Table, Text
+from dnas.run.config import flat
+from dnas.run.folder import RunFolder
+
+
+def as_dict(content: object) -> dict[str, Any]:
+    return content if isinstance(content, dict) else {}
+
+
+def _cell(value: object) -> Cell:
+    """A value of a configuration or result."""
+    if isinstance(value, bool) or value is None:
+        return Cell({True: "true", False: "false", None: "-"}[value], word=True)
+    if isinstance(value, int | float):
+        return Cell(f"{value:,}" if isinstance(value, int) else f"{value:.6g}", float(value))
+    return Cell(str(value), word=True)
+
+
+def pairs_table(title: str, rows: Mapping[str, object], folded: bool = False) -> Table:
+    return Table(
+        title, ("", "value"), [(Cell(key, word=True), _cell(value)) for key, value in rows.items()], folded=folded
+    )
+
+
+def sortable_table(title: str, caption: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    """A sortable table from cells of text; the number that a cell begins with is what it is sorted by."""
+
+    def cell(text: str) -> Cell:
+        first = text.split(" ")[0].replace(",", "")
+        try:
+            number = float(first)
+        except ValueError:
+            return Cell(text, word=True)
+        return Cell(text, number if math.isfinite(number) else None)
+
+    return Table(title, list(rows[0]), [[cell(text) for text in row.values()] for row in rows], caption, sortable=True)
+
+
+def _percent(value: object) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, int | float) else "-"
+
+
+def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
+    genotype = as_dict(folder.json("genotype.json"))
+    cost, budget = as_dict(genotype.get("cost")), as_dict(found.get("budget"))
+    entropy = as_dict(found.get("entropy"))
+    rows: dict[str, object] = {
+        "space": genotype.get("space"),
+        "decisions": len(as_dict(genotype.get("choices"))),
+        "epochs": f"{found.get('epochs')} of {found.get('of_epochs')}",
+        "budget": ", ".join(f"{key} {value:,.0f}" if value else "none" for key, value in budget.items()),
+        "multiply-accumulates of the network": cost.get("macs"),
+        "parameters": cost.get("params"),
+        "held-out mAP, derived network": _percent(as_dict(found.get("held_out")).get("mAP")),
+        "held-out mAP, supernet": _percent(as_dict(found.get("held_out_supernet")).get("mAP")),
+        "mean entropy (1: undecided)": sum(entropy.values()) / max(len(entropy), 1) if entropy else None,
+    }
+    return pairs_table("What was found", rows)
+
+
+def results_table(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:
+    test, held = as_dict(summary.get("test")), as_dict(summary.get("held_out"))
+    information, latency = as_dict(summary.get("information")), as_dict(cost.get("latency"))
+    rows: dict[str, object] = {
+        "model": summary.get("model"),
+        "start": summary.get("start"),
+        "seed": summary.get("seed"),
+        "evaluated": summary.get("evaluated"),
+        **{name: _percent(test.get(key)) for name, key in (("mAP", "mAP"), ("Rank-1", "rank1"), ("Rank-5", "rank5"),
+                                                           ("Rank-10", "rank10"), ("mINP", "mINP")) if test},
+        **({"held-out mAP": _percent(held.get("mAP"))} if held else {}),
+        "multiply-accumulates": cost.get("macs"),
+        "parameters": cost.get("params"),
+        "latency of one image (ms)": latency.get("median_ms"),
+        **{f"IB, {part} (log identities)": as_dict(values).get("IB") for part, values in information.items()},
+    }  # fmt: skip
+    return pairs_table("Results", rows)
+
+
+def origin(folder: RunFolder) -> list[Item]:
+    """Configuration, data, environment, and a command that makes the run again."""
+    config, data = folder.config(), as_dict(folder.json("data.json"))
+    rows = {key: value for key, value in flat(data).items() if key != "left_out"}
+    left_out = data.get("left_out")
+    rows |= {"images left out": len(left_out)} if isinstance(left_out, list) else {}
+    return [
+        Text("The command that makes it again:"),
+        Code(command_of(folder)),
+        pairs_table("Configuration", flat(config), folded=True),
+        pairs_table("Data and its fingerprint", rows, folded=True),
+        pairs_table("Environment", as_dict(folder.json("env.json")), folded=True),
+    ]
+
+
+def command_of(folder: RunFolder) -> str:
+    """What makes the run again, in a new folder."""
+    config = folder.config()
+    words = ["dnas", folder.verb(), "--config", str(folder.config_file), "--out", "NEW"]
+    space = config.get("space")
+    return shlex.join([*words, *(["--space", space] if isinstance(space, str) and space.endswith(".py") else [])])
