@@ -11,7 +11,7 @@ from dnas.draw.attention import ChannelUse, Maps, draw_channels, draw_maps
 from dnas.draw.figures import as_svg, save, svg_element
 from dnas.draw.retrieval import Hit, RankedList, draw_cmc, draw_distances, draw_plane, draw_ranked
 from dnas.draw.search import draw_choices, draw_course, value_at
-from dnas.draw.style import BLUE, PAPER, RED, blend
+from dnas.draw.style import BLUE, PAPER, RED, blend, style
 from dnas.draw.training import draw_training
 from dnas.errors import UserError
 
@@ -115,9 +115,10 @@ def test_maps_distances_channels_and_plane_are_drawn(tmp_path: Path) -> None:
 
 def test_svgs_of_one_page_do_not_share_ids() -> None:
     def one(name: str) -> str:
-        figure, axes = plt.subplots()
-        axes.plot([0, 1])
-        axes.set_title("<b> & c")
+        with style():
+            figure, axes = plt.subplots()
+            axes.plot([0, 1])
+            axes.set_title("<b> & c")
         return as_svg(figure, name)
 
     first, second = one("a"), one("b")

@@ -1,14 +1,20 @@
 """The graph of a description: nodes, edges, and drawing with and without Graphviz."""
 
+import json
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
+from dnas.cli import main
 from dnas.draw.graph import draw_graph
 from dnas.errors import UserError
-from dnas.space.graph import graph, part
-from dnas.space.spec import decisions, fill
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
+from dnas.nn.inverted_residual import InvertedResidual
+from dnas.space.genotype import Genotype
+from dnas.space.graph import View, beside, differences, graph, part
+from dnas.space.spec import decisions, fill, image
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"]
@@ -90,3 +96,116 @@ def test_drawing(ending: str, dot: bool, tmp_path: Path, monkeypatch: pytest.Mon
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot draw '\.pdf', allowed: \.svg, \.png, \.dot"):
         draw_graph(graph(fill(SPACE.spec, CHOICES), SPACE.input), "x", tmp_path / "net.pdf")
+
+
+def test_equal_blocks_are_folded_with_their_count() -> None:
+    """The paper's backbone has 48 blocks in four stages: two nodes a stage are enough, and nothing is lost."""
+    space = SPACES["fbnetv2_reid_dcs"]
+    spec = fill(space.spec, {key: decision.options[0] for key, decision in decisions(space.spec).items()})
+    whole, folded = graph(spec, space.input, View(fold=False)), graph(spec, space.input)
+    assert (len(whole), len(folded)) == (57, 17)
+    counts = [node["count"] for _, node in folded.nodes(data=True) if node["count"] > 1]
+    assert counts == [2, 11, 20, 11]
+    for found in (whole, folded):
+        spent = sum(node.get("macs", 0) * node["count"] for _, node in found.nodes(data=True))
+        assert spent == spec.cost(space.input).macs.value
+    looks = [(node["title"], node["shape"]) for _, node in folded.nodes(data=True)]
+    assert len(set(looks)) == len(looks)  # neighbours that look alike are one
+
+
+def test_probabilities_are_on_the_options_and_their_edges() -> None:
+    known = decisions(SPACE.spec)
+    weights = {key: [0.7, *[0.3 / (len(d.options) - 1)] * (len(d.options) - 1)] for key, d in known.items()}
+    found = graph(SPACE.spec, SPACE.input, View(weights=weights))
+    options = [node for _, node in found.nodes(data=True) if node["key"] == "stage1.attention"]
+    assert [node["weight"] for node in options] == pytest.approx([0.7, 0.15, 0.15])
+    assert options[0]["shape"] == "16 (70% of 16-32) x 32 x 16"
+    for tail, head, data in found.edges(data=True):
+        ends = [w for w in (found.nodes[tail].get("weight"), found.nodes[head].get("weight")) if w is not None]
+        assert data.get("weight") == (min(ends) if ends else None)
+    # blocks of one look but other probabilities are not folded into one
+    weights["stage1.block2"] = [0.1, 0.1, 0.1, 0.7]
+    assert len(graph(SPACE.spec, SPACE.input, View(weights=weights))) == len(found)
+
+
+def test_two_networks_side_by_side() -> None:
+    """Another operation is marked on both sides, one that is missing on the side that has it, a width all along."""
+    one = fill(SPACE.spec, CHOICES)
+    assert differences(one, one, SPACE.input) == frozenset()
+    changed = {"stage1.block1": "k5e4", "stage2.attention": "none", "stage3.width": 96}
+    other = fill(SPACE.spec, {**CHOICES, **changed})
+    marked = differences(one, other, SPACE.input)
+    graphs = {name: graph(spec, SPACE.input, View(marked=marked)) for name, spec in (("a", one), ("b", other))}
+    titles = {
+        name: [node["title"] for _, node in found.nodes(data=True) if node["differs"]] for name, found in graphs.items()
+    }
+    assert titles["a"] == ["IR k3 e2 s2", "DCS", "IR k3 e2", "IR k3 e2 + residual", "SE"]
+    assert titles["b"] == ["IR k5 e4 s2", "IR k3 e2", "IR k3 e2 + residual", "SE"]
+    both = beside(graphs)
+    assert len(both) == sum(len(found) for found in graphs.values())
+    assert nx.number_weakly_connected_components(both) == 2
+    assert {node["side"] for _, node in both.nodes(data=True)} == {0, 1}
+    assert "a: stage1" in {node["group"] for _, node in both.nodes(data=True)}
+
+
+def test_a_difference_keeps_a_block_out_of_the_fold() -> None:
+    block = InvertedResidual(16, 3, 2, 1, True)
+    chain = Chain((ConvNormAct(16, 3), *[block] * 5))
+    other = Chain((*chain.parts[:3], InvertedResidual(16, 5, 2, 1, True), *chain.parts[4:]))
+    marked = differences(chain, other, image(32, 16))
+    counts = [node["count"] for _, node in graph(chain, image(32, 16), View(marked=marked)).nodes(data=True)]
+    assert counts == [1, 1, 2, 1, 2, 1]
+    assert differences(chain, other, image(32, 16)) == marked
+
+
+HOSTILE = 'a"]; x -> y; <script>\n\\N $\\frac{1}$ \x1b[31m'
+
+
+@pytest.mark.parametrize("dot", [True, False])
+def test_names_are_only_shown(dot: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not dot:
+        monkeypatch.setattr("dnas.draw.graph.shutil.which", lambda name: None)
+    found = graph(Chain((ConvNormAct(4, 3),), name=HOSTILE), SPACE.input)
+    for ending in (".dot", ".svg", ".png", ".graphml", ".json"):
+        draw_graph(found, HOSTILE, tmp_path / f"net{ending}")
+    source = (tmp_path / "net.dot").read_text()
+    assert "\x1b" not in source
+    assert source.count(" -> ") == 2 + 2  # two edges, and the name in the title and in the group
+    assert "<script" not in (tmp_path / "net.svg").read_text()
+
+
+def test_graphs_as_data(tmp_path: Path) -> None:
+    found = graph(fill(SPACE.spec, CHOICES), SPACE.input)
+    for ending in (".graphml", ".json"):
+        draw_graph(found, "x", tmp_path / f"net{ending}")
+    read = nx.read_graphml(tmp_path / "net.graphml", node_type=int)
+    again = json.loads((tmp_path / "net.json").read_text())
+    assert set(read.edges) == set(found.edges)
+    assert {(edge["source"], edge["target"]) for edge in again["edges"]} == set(found.edges)
+    for node, data in found.nodes(data=True):
+        assert read.nodes[node] == data
+    assert [entry["title"] for entry in again["nodes"]] == [data["title"] for _, data in found.nodes(data=True)]
+
+
+def test_show_two_and_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command: two genotypes, an open space with probabilities, and what it refuses."""
+    known = decisions(SPACE.spec)
+    logits = {key: [float(k) for k in range(len(decision.options))] for key, decision in known.items()}
+    files = [str(tmp_path / f"{name}.json") for name in ("one", "two", "without")]
+    for file, change, search in zip(files, ({}, {"stage2.attention": "none"}, {}), (logits, logits, None), strict=True):
+        Genotype.of(SPACE, {**CHOICES, **change}, {"logits": search} if search else {}).save(Path(file))
+    assert main(["show", *files[:2], "-o", str(tmp_path / "two.dot")]) == 0
+    assert "1 places differ" in (tmp_path / "two.dot").read_text()
+    assert main(["show", files[0], "--open", "-o", str(tmp_path / "open.json")]) == 0
+    opened = json.loads((tmp_path / "open.json").read_text())["nodes"]
+    shares = [node["weight"] for node in opened if node["key"] == "stage1.attention"]
+    assert shares == pytest.approx([0.0900, 0.2447, 0.6652], abs=1e-4)
+    assert main(["show", "tiny_reid", "--open", "--part", "stage1", "-o", str(tmp_path / "part.svg")]) == 0
+    capsys.readouterr()
+    for words, message in (
+        ([*files[:2], "--open"], "show: --open is for one search"),
+        ([files[2], "--open"], "without.json: search: logits: found none for the decisions"),
+        ([files[0], "-o", "net.pdf"], "cannot draw '.pdf', allowed: .svg, .png, .dot, .graphml, .json"),
+    ):
+        assert main(["show", *words]) == 2
+        assert message in capsys.readouterr().err
