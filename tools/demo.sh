@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison. About 5 minutes on 2 cores.
+# The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison, report: about 5 minutes.
 # Usage: tools/demo.sh [DIR]   (default runs/demo; a finished step is not run again)
 source "$(dirname "$0")/env.sh"
 out=${1:-runs/demo}
@@ -20,3 +20,5 @@ train() {
 train searched --genotype "$out/search"
 train fixed --backbone resnet18 --backbone_width 0.1875
 step compare "$out/searched" "$out/fixed" -o "$out/compare.png"
+step draw choices "$out/search" -o "$out/choices.png"
+step report "$out/search" "$out/searched" "$out/fixed" -o "$out/report.html"

@@ -16,7 +16,7 @@ from dnas.data.images import Batch, mean_colour, normalise
 from dnas.data.usable import OnBadImage
 from dnas.errors import check_range
 
-AT_ONCE = 32
+AT_ONCE = 16
 """Images at a time on a CPU."""
 GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""

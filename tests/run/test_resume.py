@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, {"epoch": epoch, "tensor": torch.full((300,), float(epoch))}, epoch, 0)
     newest, before = checkpoints(tmp_path)  # two are kept
     content, rng = newest.read_bytes(), random.Random(0)
-    for case in range(300):
+    for case in range(1000):
         damaged = bytearray(content)
         if case % 3:
             place = rng.randrange(len(damaged))
