@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.nn.builder import Builder
+from dnas.nn.conv import StridedPointwise
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Leaf, Spec
@@ -42,7 +43,7 @@ class NormConv(Spec):
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         c_out = self.out(x).channels
-        conv = nn.Conv2d(x.channels.size, c_out.size, 1, self.stride, bias=False)
+        conv = StridedPointwise(x.channels.size, c_out.size, self.stride)
         return nn.Sequential(nn.ReLU(), conv, builder.norm(c_out))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dnas.nn.builder import Builder
 from dnas.space import cost
@@ -35,3 +36,20 @@ class ConvNormAct(Spec):
         c_out = self.out(x).channels
         conv = nn.Conv2d(x.channels.size, c_out.size, self.kernel, self.stride, self.kernel // 2, bias=False)
         return nn.Sequential(conv, builder.norm(c_out), nn.Hardswish())
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride.
+
+    On CPUs with AVX-512, torch 2.14 writes past its memory in the backward pass of such a convolution of fewer than 16
+    channels-last channels. There the positions are picked first, which is the same.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        step = self.stride[0]
+        if step > 1 and self.in_channels < 16 and input.device.type == "cpu":
+            return F.conv2d(input[:, :, ::step, ::step], self.weight)
+        return super().forward(input)

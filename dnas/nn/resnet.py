@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from dnas.nn.builder import Builder
+from dnas.nn.conv import StridedPointwise
 from dnas.nn.pretrained import BackbonePart
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
@@ -90,7 +91,7 @@ class ResNetStage(Spec):
         c_in, c_out = x.channels.size, self.planes * self.expansion
         downsample = None
         if self.stride > 1 or c_in != c_out:
-            downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, self.stride, bias=False), nn.BatchNorm2d(c_out))
+            downsample = nn.Sequential(StridedPointwise(c_in, c_out, self.stride), nn.BatchNorm2d(c_out))
         blocks = [block(c_in, self.planes, self.stride, downsample)]
         blocks += [block(c_out, self.planes) for _ in range(1, self.blocks)]
         part = BackbonePart()
