@@ -23,6 +23,7 @@ from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, dra
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.eval.ranking import rank
+from dnas.nn.channel_attention import ChannelAttentionModule
 from dnas.nn.non_local import NonLocalModule
 from dnas.run.device import Device
 from retrain.load import TrainedRun, load
@@ -183,12 +184,14 @@ class Look:
         """
         network, sites = self.run.network, self.sites
         kept = np.random.default_rng(0).permutation(len(self.images))[:MOST_IMAGES]
+        # the affinity of channels is held for looking at it
+        batch = 8 if any(isinstance(site.module, ChannelAttentionModule) for site in sites) else BATCH
         found: dict[int, list[Tensor]] = {}
         gates: dict[int, bool] = {}
         with torch.no_grad():
-            for start in range(0, len(kept), BATCH):
+            for start in range(0, len(kept), batch):
                 with entering([site.module for site in sites]) as given:
-                    network.embed(self.input(kept[start : start + BATCH].tolist()))
+                    network.embed(self.input(kept[start : start + batch].tolist()))
                 for number, (site, entered) in enumerate(zip(sites, given, strict=True)):
                     use = channel_use(site, entered[0])
                     if use is not None:
@@ -197,7 +200,7 @@ class Look:
         if not found:
             raise self._without("on channels (dcs, se, eca, cbam_channel, channel)")
         uses = [
-            ChannelUse(sites[number].name, torch.cat(parts).double().numpy(), gates[number])
+            ChannelUse(sites[number].name, torch.cat(parts).double().numpy(), gates[number], sites[number].word)
             for number, parts in found.items()
         ]
         return draw_channels(uses[:MOST_COLUMNS], self.images.pids[kept], self.images.camids[kept])

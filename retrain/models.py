@@ -170,7 +170,7 @@ def open_space(what: str, space: str | None = None) -> Found:
     for key, decision in known.items():
         row = logits[key]
         numbers = isinstance(row, list) and all(isinstance(value, int | float) for value in row)
-        if not numbers or len(row) != len(decision.options) or not all(math.isfinite(value) for value in row):
+        if not numbers or len(row) != len(decision.options) or not all(abs(value) < 1e300 for value in row):
             raise UserError(f"{file}: search: logits: {key}: expected {len(decision.options)} numbers")
         shifted = [math.exp(value - max(row)) for value in row]
         probabilities[key] = [value / sum(shifted) for value in shifted]

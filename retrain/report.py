@@ -7,6 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dnas.run.device import Device
 from dnas.run.folder import RunFolder
 from dnas.run.progress import errors
 from dnas.space.graph import View, graph
-from retrain.compare import Comparison, compare
+from retrain.compare import Comparison, Run, compare
 from retrain.look import Look, draw_attention, draw_grad_cam
 from retrain.models import network_of, open_space, search_mode, search_options
 from retrain.report_tables import as_dict, origin, results_table, search_summary, sortable_table
@@ -75,6 +76,17 @@ class Reporter:
         if photo:
             return Picture(title, alt, png=as_png(figure), caption=caption)
         return Picture(title, alt, svg=as_svg(figure, name), caption=caption)
+
+    def section(self, title: str, make: Callable[[], Section]) -> Section:
+        """A section; where the files of a run are not as a run writes them, a line that says so."""
+        try:
+            return make()
+        except Exception as error:
+            reason = printable(f"{type(error).__name__}: {error}")[:200]
+            line = f"{title}: its files are not as a run writes them ({reason})"
+            self.warnings.append(line)
+            errors.print(f"dnas: warning: {line}", markup=False)
+            return Section(f"broken-{len(self.warnings)}", title, [Text(line, warning=True)])
 
     def search(self, folder: RunFolder, number: int) -> Section:
         """What a search has found, how it went there, and what it says about its own health."""
@@ -202,12 +214,12 @@ class Reporter:
                 "Accuracy over cost", "mAP over multiply-accumulates, one colour a model, with the Pareto front.",
                 lambda: scatter(points),
             ))  # fmt: skip
-            matches = {run.path.name: run for group in found.groups for run in group.runs}
+            matches = dict(zip(_names(paths), sorted_runs(found, paths), strict=True))
             items.append(self.picture(
                 "CMC curves", "Share of the queries with a match among the first k, one line a run.",
                 lambda: draw_cmc({name: run.first_matches() for name, run in matches.items()}),
             ))  # fmt: skip
-        rows = {path.name: RunFolder(path).rows() for path in paths}
+        rows = {name: RunFolder(path).rows() for name, path in zip(_names(paths), paths, strict=True)}
         items.append(self.picture(
             "Losses over time", "Loss terms, held-out mAP and information by epoch, one colour a run.",
             lambda: draw_training(rows), "Information: of the first run that measured it.",
@@ -219,7 +231,10 @@ class Reporter:
         pair = without_and_with(paths)
         if pair is None or not self.images:
             return None
-        looks = [Look(path, self.data, self.device, self.space) for path in pair]
+        try:
+            looks = [Look(path, self.data, self.device, self.space) for path in pair]
+        except UserError:
+            return None  # each of them says it in a section of its own
         items: list[Item] = [
             Text(f"The same pictures under {looks[0].name} and {looks[1].name}; all other settings are the same."),
             self.picture(
@@ -233,6 +248,18 @@ class Reporter:
                 lambda: draw_attention(looks, min(self.images, 4), (0.5, 0.5)), photo=True,
             ))  # fmt: skip
         return Section("bound", "Without and with the information bottleneck bound", items)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' own names where they tell the runs apart, else their paths."""
+    short = [path.name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def sorted_runs(comparison: Comparison, paths: Sequence[Path]) -> list[Run]:
+    """The runs of a comparison in the order of their folders."""
+    runs = {run.path: run for group in comparison.groups for run in group.runs}
+    return [runs[path] for path in paths]
 
 
 def without_and_with(paths: Sequence[Path]) -> tuple[Path, Path] | None:
@@ -267,6 +294,9 @@ def make_report(
     folders = [RunFolder.open(path) for path in runs]
     searches = [folder for folder in folders if folder.verb() == "search"]
     trained = [folder for folder in folders if folder.verb() == "retrain"]
+    for folder in folders:
+        if folder.verb() not in ("search", "retrain"):
+            raise UserError(f"{folder.path}: env.json: verb: found '{folder.verb()}', allowed: search, retrain")
     for folder in trained:
         if not (folder.path / "summary.json").is_file():
             raise UserError(f"{folder.path}: not finished; continue it with dnas retrain --resume {folder.path}")
@@ -277,8 +307,11 @@ def make_report(
         sections.append(reporter.comparison(paths, mixed))
         both = reporter.bound(paths)
         sections += [both] if both is not None else []
-    sections += [reporter.search(folder, number) for number, folder in enumerate(searches, start=1)]
-    sections += [reporter.retraining(folder, number) for number, folder in enumerate(trained, start=1)]
+    for number, folder in enumerate(searches, start=1):
+        sections.append(reporter.section(f"Search {folder.path.name}", partial(reporter.search, folder, number)))
+    for number, folder in enumerate(trained, start=1):
+        name = f"Retraining {folder.path.name}"
+        sections.append(reporter.section(name, partial(reporter.retraining, folder, number)))
     words = ["dnas", "report", *runs, "-o", str(file)]
     sections.append(Section("made", "How this report was made", [Code(shlex.join(words))]))
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -44,6 +44,13 @@ class Site:
         return gates or self.selection is not None
 
     @property
+    def word(self) -> str:
+        """What `channel_use` measures."""
+        if isinstance(self.module, SqueezeExciteModule | ECAModule):
+            return "gate"
+        return "share of its own" if isinstance(self.module, ChannelAttentionModule) else "share selected"
+
+    @property
     def selection(self) -> ChannelSelection | None:
         """The channel selection inside it, if it is DCS-Attention."""
         found = getattr(self.module, "select", None)

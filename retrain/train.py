@@ -46,7 +46,9 @@ class Retraining:
     def __init__(self, config: RetrainConfig, fresh: bool = True) -> None:
         self.config, self.device = config, pick_device(config.device)
         self.model = pick_model(config)
-        data = load_data(config.data, config.test_on, tested=config.test, on_bad_image=config.input.on_bad_image)
+        bad = config.input.on_bad_image
+        with distributed.one_first():
+            data = load_data(config.data, config.test_on, tested=config.test, on_bad_image=bad)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         if len(held):
             check_matches(held, held, "held-out identities")
@@ -221,32 +223,34 @@ def retrain(config: RetrainConfig) -> RunFolder:
     state = Retraining(config)
     folder = RunFolder(config.out)
     if distributed.rank() == 0:
-        RunFolder.create(config.out, "retrain", config, state.fingerprint)
-        if config.genotype is not None:
-            source = genotype_path(config.genotype)
-            folder.write(folder.genotype_file.name, read_json(source))
-            if config.inherit:
-                folder.save_inherited(load_tensors(source.parent / INHERITED))
+        source = None if config.genotype is None else genotype_path(config.genotype)
+        if source is not None and config.inherit and not folder.config_file.exists():
+            folder.save_inherited(load_tensors(source.parent / INHERITED))
+        copies = {} if source is None else {folder.genotype_file.name: read_json(source)}
+        RunFolder.create(config.out, "retrain", config, state.fingerprint, copies)
     distributed.wait_for_all()
     with folder.locked():
         state.run(folder)
     return folder
 
 
-def resume(path: str | Path, space: str | None = None) -> RunFolder:
-    """Go on with the retraining in a folder, from its last whole epoch.
+def resume(path: str | Path, space: str | None = None, changed: RetrainConfig | None = None) -> RunFolder:
+    """Go on with the retraining in a folder, from its last checkpoint.
 
     Args:
         space: file of the space, if the network was searched in one of your own.
+        changed: settings to go on with, and to keep, where they are other ones than before.
 
     Raises:
         UserError: no retraining there, other data than before, or a damaged checkpoint.
     """
     folder = RunFolder.open(path)
     config = stored_config(folder, space)
+    if changed is not None:
+        config = replace(changed, out=config.out, genotype=config.genotype, space=space)
     fresh = not checkpoints(folder.path / "checkpoints")
     state = Retraining(replace(config, device=distributed.start(config.device)), fresh)
     with folder.locked():
-        folder.continue_with(state, state.fingerprint)
+        folder.continue_with(state, state.fingerprint, changed)
         state.run(folder)
     return folder

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,13 @@ def start(words: list[str]) -> int:
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silent, stream)
-        os._exit(main_of_dnas(words))
+        code = 70
+        try:
+            code = main_of_dnas(words)
+        except BaseException:  # it must not go on as the parent would
+            Path(tempfile.gettempdir(), f"kill_runs.{os.getpid()}.txt").write_text(traceback.format_exc())
+        finally:
+            os._exit(code)
     return process
 
 

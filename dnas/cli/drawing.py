@@ -54,7 +54,12 @@ def run(config: Namespace, words: Sequence[str]) -> None:
         raise UserError(f"token: found {config.token}, allowed: [ROW,COLUMN], both between 0 and 1")
     if len(config.runs) > 1 and config.kind not in SEVERAL:
         raise UserError(f"draw {config.kind}: found {len(config.runs)} runs, allowed: one")
-    save(_figure(config), output)
+    try:
+        figure = _figure(config)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"{', '.join(config.runs)}: its files are not as a run writes them ({reason})") from error
+    save(figure, output)
     console.print(f"wrote {output}", markup=False)
 
 

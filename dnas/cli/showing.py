@@ -49,7 +49,7 @@ def _open(config: Namespace) -> tuple[Graph[int], str]:
 
     found = open_space(config.what, config.space)
     network = graph(found.space.spec, found.space.input, View(not config.unfold, found.probabilities))
-    title = f"space {found.space.name}, probabilities at the end of the search"
+    title = f"space {found.space.name}" + (", probabilities at the end of the search" if found.probabilities else "")
     return _part(network, title, config.part)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -20,6 +21,7 @@ def parser() -> Parser:
     found = Parser(prog="dnas sweep", description=SWEEP)
     found.add_argument("file", type=str, help="YAML file: verb, out, settings, vary (docs/distributed.md)")
     found.add_argument("--json", action="store_true", help="print all runs as one line of JSON, last")
+    found.add_argument("--space", type=str, default=None, help="the space of all runs, if it is a file of your own")
     return found
 
 
@@ -30,7 +32,7 @@ def run(namespace: Namespace, words: Sequence[str]) -> None:
 
     config = from_plain(SweepConfig, read_yaml(Path(namespace.file)), namespace.file)
     _check(config, namespace.file)
-    sweep = Sweep(config)
+    sweep = Sweep(config, namespace.space)
     sweep.work()
     rows = sweep.rows()
     for table in tables(rows):
@@ -48,7 +50,7 @@ def _check(config: object, file: str) -> None:
     from dnas.run.sweep import SweepConfig
 
     assert isinstance(config, SweepConfig)
-    low = {key: values["low"] for key, values in config.ranges.items()}
+    low = {key: _between(values) for key, values in config.ranges.items()}
     first = {key: values[0] for key, values in config.vary.items() if isinstance(values, list)}
     if "out" in config.settings:
         raise UserError(f"{file}: settings: out: not here, every run has a folder of its own in the sweep's out")
@@ -61,6 +63,13 @@ def _check(config: object, file: str) -> None:
             raise UserError(f"{file}: {', '.join(f'{k} {v}' for k, v in params.items())}: {error}") from error
         if config.ranges and parsed["holdout"] == 0:
             raise UserError(f"{file}: ranges are decided on held-out identities: set holdout in settings")
+
+
+def _between(values: dict[str, Any]) -> float:
+    """A value of a range: a whole number where both ends are."""
+    ends = values["low"], values["high"]
+    whole = all(isinstance(end, int) for end in ends)
+    return int(values["low"]) if whole else float(values["low"]) + 0.37 * float(values["high"] - values["low"])
 
 
 VERBS = {"sweep": Verb(SWEEP, parser, run)}

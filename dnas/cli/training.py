@@ -13,6 +13,13 @@ from jsonargparse import Namespace
 from dnas.cli.parser import Parser, Verb, first_line, typed
 from dnas.errors import UserError
 
+FIXED = (
+    "space", "genotype", "backbone", "attention", "inherit", "weights", "seed", "holdout", "test_on", "input.height",
+    "input.width", "input.on_bad_image", "optim.optimiser", "optim.weight_decay", "loss.centre", "loss.assign",
+    "loss.beta", "loss.refresh", "train.ema", "train.amp", "arch.data", "arch.lr", "arch.share", "budget.latency",
+)  # fmt: skip
+"""What the state of a run was made with: resuming with other values would ignore them, or not fit."""
+
 
 def _config(verb: str) -> Any:
     from dnas.search.config import SearchConfig
@@ -44,6 +51,8 @@ def run(verb: str, namespace: Namespace, words: Sequence[str]) -> None:
     from dnas.run import distributed
 
     config = typed(_config(verb), parser(verb).instantiate(namespace))
+    if namespace.force:
+        raise UserError("--force: goes with --resume DIR")
     if distributed.restarted() and (Path(config.out) / "config.yaml").is_file():  # by torchrun --max-restarts
         return resume(verb, ["--resume", config.out, *_typed_space(words)])
     if verb == "search":
@@ -76,15 +85,13 @@ def resume(verb: str, words: Sequence[str]) -> None:
     if folder.verb() != verb:
         raise UserError(f"{folder.path}: cannot {verb} on, this is a {folder.verb()}")
     before = from_plain(_config(verb), folder.config(), str(folder.config_file))
-    config, forced = _changed(verb, before, words)
-    if forced:
-        folder.reconfigure(config)
+    config, changed = _changed(verb, before, words)
     space = _typed_space(words)[-1] if _typed_space(words) else None
     if verb == "retrain":
-        resume_retraining(folder.path, space)
+        resume_retraining(folder.path, space, config if changed else None)
     else:
         found = load_space(space) if space else named_space(config.space)
-        resume_search(replace(config, out=str(folder.path)), found)  # the folder may have been moved since
+        resume_search(replace(config, out=str(folder.path)), found, changed)  # it may have been moved since
 
 
 def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
@@ -103,8 +110,10 @@ def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
         for (key, old), new in zip(flat(stored).items(), flat(asdict(now)).values(), strict=True)
         if old != new and not (key == "space" and _typed_space(words))
     }
+    said = "; ".join(f"{key}: the run has {old}, found {new}" for key, (old, new) in differing.items())
+    if fixed := [key for key in differing if key.startswith(FIXED)]:
+        raise UserError(f"--resume: {said}; in a run that goes on {', '.join(fixed)} cannot be changed")
     if differing and not namespace.force:
-        said = "; ".join(f"{key}: the run has {old}, found {new}" for key, (old, new) in differing.items())
         raise UserError(f"--resume: {said} (--force goes on with the new settings)")
     return (now if differing else before), bool(differing)
 

@@ -16,17 +16,19 @@ from PIL import Image
 
 from dnas.errors import UserError
 
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+"""Told by the content, whatever the name says; others (EPS) could start a program."""
 MOST = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Pixels; more is a decompression bomb, or no picture of a person."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused below
 
 
 class BadImage(UserError):
-    """An image that cannot be used; `reason` in a few words."""
+    """An image that cannot be used; `reason` in a few words; `passing` where the file itself may be good."""
 
-    def __init__(self, file: Path, reason: str) -> None:
+    def __init__(self, file: Path, reason: str, passing: bool = False) -> None:
         super().__init__(f"{file}: cannot be read as an image ({reason})")
-        self.file, self.reason = file, reason
+        self.file, self.reason, self.passing = file, reason, passing
 
 
 def read_rgb(file: Path) -> Image.Image:
@@ -36,7 +38,7 @@ def read_rgb(file: Path) -> Image.Image:
         BadImage: it cannot be.
     """
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
             if width * height > MOST:
                 raise BadImage(file, f"{width} x {height} pixels, allowed: up to {MOST // 10**6} million")
@@ -49,7 +51,8 @@ def read_rgb(file: Path) -> Image.Image:
             return rgb
     except (OSError, ValueError, SyntaxError, MemoryError, EOFError, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).replace(f" {str(file)!r}", "")
-        raise BadImage(file, reason) from error
+        passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        raise BadImage(file, reason, passing) from error
 
 
 def read_pixels(file: Path, height: int, width: int) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from dnas.data.hashes import cache_folder, listing, writing
 from dnas.data.picture import BadImage, read_rgb
 from dnas.data.splits import ReIDData, Split
 from dnas.errors import UserError, printable
+from dnas.run import distributed
 from dnas.run.files import replace_file
 from dnas.run.progress import errors
 
@@ -38,7 +39,8 @@ def without_bad(data: ReIDData) -> ReIDData:
     if left_out:
         names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
         text = f"dnas: left out {len(left_out)} images that cannot be read: {names}"
-        errors.print(printable(text), markup=False)
+        if distributed.rank() == 0:
+            errors.print(printable(text), markup=False)
     return ReIDData.of(data.name, data.layout, kept, tuple(left_out))
 
 
@@ -60,7 +62,9 @@ def _readable(files: Sequence[Path]) -> NDArray[np.bool_]:
     def good(file: Path) -> bool:
         try:
             read_rgb(file)
-        except BadImage:
+        except BadImage as error:
+            if error.passing and file.exists():
+                raise
             return False
         return True
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dnas.draw.style import AROUND, HEAT, INK, PAPER, PROBABILITY, style
+from dnas.draw.style import AROUND, HEAT, INK, PAPER, PROBABILITY, label, style
 
 Numbers = NDArray[np.float64]
 MOST_CHANNELS = 256
@@ -61,7 +61,7 @@ def _bare(axes: Axes, picture: NDArray[np.uint8] | Numbers, title: str, grey: bo
     axes.imshow(picture, cmap="gray" if grey else None, vmin=0, vmax=255)
     axes.grid(visible=False)
     axes.set_axis_off()
-    axes.set_title("\n".join(part for line in title.split("\n") for part in wrap(line, 22)), fontsize=7)
+    axes.set_title("\n".join(part for line in title.split("\n") for part in wrap(label(line), 22)), fontsize=7)
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,16 @@ class ChannelUse:
 
     Args:
         site: its name.
-        use_NC: share of the positions at which a channel is selected (DCS), or its gate (1: as it is).
+        use_NC: share of the positions at which a channel is selected (DCS), its gate (1: as it is), or how much of a
+            channel is its own (channel self-attention).
         gates: whether it is a gate, of 0 to 2.
+        word: what the numbers are called.
     """
 
     site: str
     use_NC: Numbers
     gates: bool
+    word: str = "share selected"
 
 
 def draw_channels(sites: Sequence[ChannelUse], pids: NDArray[np.int64], camids: NDArray[np.int64]) -> Figure:
@@ -92,17 +95,19 @@ def draw_channels(sites: Sequence[ChannelUse], pids: NDArray[np.int64], camids: 
 
 
 def _site(line: Sequence[Axes], site: ChannelUse, pids: NDArray[np.int64], camids: NDArray[np.int64]) -> None:
-    use_NC, word = site.use_NC[:, :MOST_CHANNELS], "gate" if site.gates else "share selected"
+    use_NC, word = site.use_NC, site.word
     top, limits = (2.0, (0.0, 2.0)) if site.gates else (1.0, (0.0, 1.0))
     left, middle, right = line
     mean_C = use_NC.mean(0)
     order = np.argsort(-mean_C)
-    left.bar(np.arange(len(mean_C)), mean_C[order], width=1.0)
+    shown_C = order[np.linspace(0, len(order) - 1, min(len(order), MOST_CHANNELS)).astype(int)]
+    every = "" if len(shown_C) == len(order) else f" ({len(shown_C)} of {len(order)})"
+    left.bar(np.arange(len(shown_C)), mean_C[shown_C], width=1.0)
     left.axhline(float(mean_C.mean()), color=INK, linewidth=1, linestyle="--", label=f"mean {mean_C.mean():.2f}")
-    left.set(title=site.site, xlabel="channel, in order", ylabel=word, ylim=(0, top * 1.02))
+    left.set(title=site.site, xlabel=f"channel, in order{every}", ylabel=word, ylim=(0, top * 1.02))
     left.legend()
     shown = np.unique(pids[pids != 0])[:MOST_IDENTITIES]
-    table = np.stack([use_NC[pids == pid].mean(0)[order] for pid in shown])
+    table = np.stack([use_NC[pids == pid].mean(0)[shown_C] for pid in shown])
     image = middle.imshow(
         table, aspect="auto", interpolation="nearest", cmap=AROUND if site.gates else PROBABILITY,
         vmin=limits[0], vmax=limits[1],

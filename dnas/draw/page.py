@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from dnas.run.files import write_text
+from dnas.run.files import replace_file, void
 
 
 @dataclass(frozen=True)
@@ -112,4 +112,5 @@ def render(report: Report) -> str:
 
 def write_page(report: Report, file: Path) -> None:
     """Write a report."""
-    write_text(file, render(report))
+    page = render(report).encode("utf-8", "backslashreplace")  # half characters in names of strangers
+    replace_file(file, lambda stream: void(stream.write(page)))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dnas.draw.style import BLUE, GREY, INK, MARKERS, RED, SERIES, style
+from dnas.draw.style import BLUE, GREY, INK, MARKERS, RED, SERIES, label, style
 
 Pixels = NDArray[np.uint8]
 MOST_RANKS = 50
@@ -81,7 +81,7 @@ def draw_cmc(first_matches: Mapping[str, NDArray[np.float64]]) -> Figure:
             share = 100 * np.searchsorted(np.sort(valid), ranks, side="right") / max(len(valid), 1)
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             every = [0, 4, 9, 19, 49]
-            axes.plot(ranks, share, color=colour, marker=marker, markersize=4, markevery=every, label=name)
+            axes.plot(ranks, share, color=colour, marker=marker, markersize=4, markevery=every, label=label(name))
         axes.set(xscale="log", xlabel="rank k (log scale)", ylabel="queries with a match among the first k (%)")
         axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axes.minorticks_off()

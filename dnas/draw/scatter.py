@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from dnas.draw.figures import check_format, save
-from dnas.draw.style import GREY, MARKERS, SERIES, style
+from dnas.draw.style import GREY, MARKERS, SERIES, label, style
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def scatter(points: Sequence[Point]) -> Figure:
             x, y = sum(macs) / len(macs), sum(accuracy) / len(accuracy)
             axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
             axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
-            axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{point.name} (n = {len(accuracy)})")
+            axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{label(point.name)} (n = {len(accuracy)})")
         axes.plot(*_front(points), color=GREY, linewidth=1, linestyle="--", zorder=0, label="best at its cost or less")
         every = [100 * value for point in points for value in point.mean_ap]
         spread = max(every) - min(every)

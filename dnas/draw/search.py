@@ -118,7 +118,7 @@ def _line(axes: Axes, rows: Rows, series: Mapping[str, Sequence[str]], factor: f
 def _losses(axes: Axes, rows: Rows) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row["loss"]))
     _line(axes, rows, {name.replace("_", " "): ("loss", name) for name in names})
-    axes.set(title="loss terms", ylabel="nats", yscale="log")
+    axes.set(title="loss terms", ylabel="value (id, ibb: nats)", yscale="log")
 
 
 def _entropy(axes: Axes, rows: Rows) -> None:

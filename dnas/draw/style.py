@@ -9,6 +9,8 @@ import matplotlib
 from cycler import cycler
 from matplotlib import RcParams
 
+from dnas.errors import printable
+
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, INK, PAPER, GREY = "#56B4E9", "#D55E00", "#F0E442", "#222222", "#FFFFFF", "#8A8A8A"
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, RED, INK, YELLOW)
@@ -31,6 +33,12 @@ def style() -> Iterator[RcParams]:
     }  # fmt: skip
     with matplotlib.rc_context(settings):  # type: ignore[arg-type]
         yield matplotlib.rcParams
+
+
+def label(name: str) -> str:
+    """A name in a figure: matplotlib takes $ for formulas, and keeps names with a leading underscore out of legends."""
+    text = printable(name).replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def blend(low: str, high: str, share: float) -> str:

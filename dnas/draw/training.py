@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dnas.draw.search import Rows, draw_information, value_at
-from dnas.draw.style import GREY, SERIES, style
+from dnas.draw.style import GREY, SERIES, label, style
 from dnas.errors import UserError
 
 
@@ -32,7 +32,8 @@ def draw_training(runs: Mapping[str, Rows]) -> Figure:
         flat = list(grid.flat)
         for axes, term in zip(flat, terms, strict=False):
             _lines(axes, runs, ("loss", term))
-            axes.set(title=f"loss: {term.replace('_', ' ')}", ylabel="nats")
+            unit = "nats" if term in ("id", "ibb") else "value of the term"
+            axes.set(title=f"loss: {term.replace('_', ' ')}", ylabel=unit)
         _lines(flat[len(terms)], runs, ("held_out", "mAP"), 100)
         flat[len(terms)].set(title="held-out identities", ylabel="mAP (%)")
         draw_information(flat[len(terms) + 1], measured)
@@ -50,6 +51,6 @@ def _lines(axes: Axes, runs: Mapping[str, Rows], path: tuple[str, ...], factor: 
         points = [(row["epoch"] + 1, factor * value_at(row, path)) for row in rows]
         points = [(x, y) for x, y in points if math.isfinite(y)]
         if points:
-            axes.plot(*zip(*points, strict=True), color=SERIES[index % len(SERIES)], label=name)
+            axes.plot(*zip(*points, strict=True), color=SERIES[index % len(SERIES)], label=label(name))
     if not axes.lines:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", color=GREY, transform=axes.transAxes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from types import UnionType
@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from dnas.errors import UserError
 
 T = TypeVar("T")
+MOST = sys.float_info.max
+"""Numbers beyond it (and infinity, and what is no number) are refused."""
 
 
 def check(kind: type, content: object, where: str) -> None:
@@ -38,7 +40,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted names."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 
@@ -68,7 +70,7 @@ def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

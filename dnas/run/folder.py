@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -50,8 +50,13 @@ class RunFolder:
         self.live = Live(self.path)
 
     @staticmethod
-    def create(path: str | Path, verb: str, config: object, data: dict[str, object]) -> RunFolder:
+    def create(
+        path: str | Path, verb: str, config: object, data: dict[str, object], copies: Mapping[str, object]
+    ) -> RunFolder:
         """Start a run in a new folder.
+
+        Args:
+            copies: contents of JSON files that the run will need, by their names.
 
         Raises:
             UserError: a run is there already.
@@ -66,6 +71,8 @@ class RunFolder:
         try:
             write_json(run.path / "env.json", {"verb": verb, **environment()})
             write_json(run.path / "data.json", data)
+            for name, content in copies.items():
+                write_json(run.path / name, content)
             write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))  # last: now it is a run
         except OSError as error:
             raise UserError(f"out: {run.path} cannot be written ({error.strerror})") from error
@@ -129,11 +136,14 @@ class RunFolder:
         if not file.exists():
             return []
         found = []
-        for line in file.read_text().splitlines():
+        for line in file.read_text(errors="replace").splitlines():
             try:
-                found.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                break
+            found.append(row)
         return found
 
     def rewind(self, epoch: int) -> None:
@@ -185,8 +195,11 @@ class RunFolder:
         """The weights that a searched network has from its supernet."""
         save_tensors(self.path / INHERITED, state)
 
-    def continue_with(self, state: Resumable, data: dict[str, object]) -> None:
+    def continue_with(self, state: Resumable, data: dict[str, object], changed: object = None) -> None:
         """Put a run back to its newest checkpoint and forget what was logged since.
+
+        Args:
+            changed: other settings to go on with, kept from now on.
 
         Raises:
             UserError: the data changed since, or the checkpoint is damaged or of something else.
@@ -208,6 +221,8 @@ class RunFolder:
                 raise UserError(f"{self.path}: its checkpoint does not fit this run ({reason})") from error
         if distributed.rank() == 0:
             self.rewind(state.position.epoch)
+            if changed is not None:
+                self.reconfigure(changed)
         distributed.wait_for_all()
 
 

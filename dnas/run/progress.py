@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 HELD_OUT = "held-out mAP"
 """The news whose best value is remembered. For people only: the last epoch is what counts."""
+
+
+BEST = re.compile(r"\(best ([-\d.e]+)\)")
 
 
 class EpochProgress:
@@ -36,7 +40,8 @@ class EpochProgress:
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal or rank() > 0)
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
         self.title, self.epochs, self.log = title, epochs, log
-        self.best = -math.inf
+        before = log.read_text(errors="replace") if done and log.exists() else ""
+        self.best = max((float(found) for found in BEST.findall(before)), default=-math.inf)
 
     def __enter__(self) -> EpochProgress:
         self.bar.__enter__()

@@ -32,7 +32,7 @@ from dnas.run.progress import console
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 Params = dict[str, Any]
 DONE = {"search": "cost.json", "retrain": "summary.json"}
@@ -68,6 +68,11 @@ class SweepConfig:
             if not (_is_list(values) or _is_range(values)):
                 expected = "a list of numbers, words, true or false, or {low: NUMBER, high: NUMBER, log: true or false}"
                 raise UserError(f"vary: {key}: found {values!r:.100}, allowed: {expected}")
+        for values in (self.settings.get("space"), *(self.vary.get("space") or ())):
+            if str(values).endswith(".py"):
+                raise UserError(
+                    f"space: a file of your own is run, so it must be typed: dnas sweep FILE --space {values}"
+                )
         if bool(self.ranges) != bool(self.trials):
             raise UserError(f"trials: found {self.trials}, allowed: above 0 with a range in vary, and only then")
 
@@ -119,12 +124,15 @@ def folder_name(params: Mapping[str, Any]) -> str:
 class Sweep:
     """One worker of a sweep.
 
+    Args:
+        space: a file of the user's own, typed on the command line; a sweep file cannot make anything run.
+
     Raises:
         UserError: Optuna is not installed, or the folder holds a sweep of other settings.
     """
 
-    def __init__(self, config: SweepConfig) -> None:
-        self.config, self.folder = config, Path(config.out)
+    def __init__(self, config: SweepConfig, space: str | None = None) -> None:
+        self.config, self.folder, self.space = config, Path(config.out), space
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".sweep.lock")
         self.study = self._study()
@@ -151,7 +159,7 @@ class Sweep:
                 load_if_exists=True,
             )
         except Exception as error:  # of whichever database it is
-            raise UserError(f"storage: {self.config.storage}: cannot be opened ({error!s:.200})") from error
+            raise UserError(f"storage: cannot be opened ({type(error).__name__}: {error!s:.200})") from error
 
     def _plan(self) -> None:
         """The first worker writes down what is to be run; others must want the same."""
@@ -160,18 +168,18 @@ class Sweep:
         wanted = {key: value for key, value in asdict(self.config).items() if key not in ("out", "storage")}
         planned = self.study.user_attrs.get("sweep")
         if planned is None:
-            for params in self.config.combinations():
-                self.study.enqueue_trial(params)
             self.study.set_user_attr("sweep", wanted)
         elif planned != wanted:
             differing = ", ".join(key for key in wanted if planned.get(key) != wanted[key])
             raise UserError(f"out: {self.folder} holds a sweep with other {differing}; choose another folder")
-        elif not self.config.ranges:  # what failed is tried again by whoever comes later
-            trials = self.study.get_trials(deepcopy=False)
-            known = [_params(trial) for trial in trials if trial.state != TrialState.FAIL]
-            for params in self.config.combinations():
-                if params not in known:
-                    self.study.enqueue_trial(params)
+        # what is missing (a worker may have died over this), and what failed: tried again by whoever comes later
+        trials = self.study.get_trials(deepcopy=False)
+        known = [_params(trial) for trial in trials if trial.state != TrialState.FAIL]
+        failed = [_params(trial) for trial in trials if trial.state == TrialState.FAIL and self.config.ranges]
+        for params in [*self.config.combinations(), *failed]:
+            if params and params not in known:
+                known.append(params)
+                self.study.enqueue_trial(params)
 
     def work(self) -> None:
         """Take runs until none is left."""
@@ -195,23 +203,32 @@ class Sweep:
                         self.study.enqueue_trial(_params(trial))
                 elif lock := self._claim(trial.params):  # left by a dead worker
                     return trial.number, trial.params, lock
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            started = len(self.study.get_trials(deepcopy=False)) - len(waiting)
-            if not waiting and not (self.config.ranges and started < self.config.trials):
-                return None
-            self.study.sampler = TPESampler(seed=started)  # every draw another one, whoever makes it
-            asked = self.study.ask()
-            params: Params = {}
-            for key, values in self.config.vary.items():
-                if isinstance(values, dict):
-                    params[key] = asked.suggest_float(
-                        key, float(values["low"]), float(values["high"]), log=bool(values.get("log", False))
-                    )
-                else:
-                    params[key] = asked.suggest_categorical(key, values)
-            lock = self._claim(params)
-            assert lock is not None  # the sweep's own lock is held: nobody else can have it
-            return asked.number, params, lock
+            while True:
+                trials = self.study.get_trials(deepcopy=False)
+                waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+                drawn = sum(trial.state in (TrialState.RUNNING, TrialState.COMPLETE) for trial in trials)
+                if not waiting and not (self.config.ranges and drawn < self.config.trials):
+                    return None
+                self.study.sampler = TPESampler(seed=len(trials))  # every draw another one, whoever makes it
+                asked = self.study.ask()
+                params = self._suggested(asked)
+                if lock := self._claim(params):
+                    return asked.number, params, lock
+                self.study.tell(asked.number, state=TrialState.FAIL)  # somebody is at this very run
+                if self.config.ranges:
+                    return None
+
+    def _suggested(self, asked: Trial) -> Params:
+        params: Params = {}
+        for key, values in self.config.vary.items():
+            if not isinstance(values, dict):
+                params[key] = asked.suggest_categorical(key, values)
+            elif all(isinstance(values[end], int) for end in ("low", "high")):
+                params[key] = asked.suggest_int(key, values["low"], values["high"], log=bool(values.get("log", False)))
+            else:
+                low, high = float(values["low"]), float(values["high"])
+                params[key] = asked.suggest_float(key, low, high, log=bool(values.get("log", False)))
+        return params
 
     def _claim(self, params: Params) -> FileLock | None:
         """The lock of a run, unless a worker has it, or a run whose worker died is still under way."""
@@ -233,6 +250,7 @@ class Sweep:
         verb, out = self.config.verb, self.folder / folder_name(params)
         begun = (out / "config.yaml").exists()
         words = ["--resume", str(out)] if begun else [*self.config.words(params), f"--out={out}"]
+        words += ["--space", self.space] if self.space else []
         code = 0
         if not (out / DONE[verb]).exists():
             console.print(printable(f"sweep: {out.name}{' (goes on)' if begun else ''}"), markup=False)

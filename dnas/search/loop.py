@@ -43,6 +43,8 @@ from dnas.space.spec import Choices, Space, decisions
 
 LATENCY = "latency.json"
 """The latency table of a search, copied into its folder."""
+MOST_PROBED = 20_000_000
+"""Images times identities: the information of larger held-out sets is left to `dnas probe` of the retraining."""
 STATE = ("position", "net", "relaxation", "moves", "objective", "weight_optimiser", "logit_optimiser")
 """What a checkpoint holds."""
 
@@ -60,7 +62,8 @@ class Search:
         self.relaxation = Relaxation(known).to(self.device)
         self.moves = Moves(known).to(self.device)
         self.choices = self.budget.derive(self.relaxation)  # refuses an impossible budget before anything is read
-        data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image)
+        with distributed.one_first():
+            data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         check_matches(held, held, "held-out identities")
         size = (self.space.height, self.space.width)
@@ -97,6 +100,7 @@ class Search:
             while position.epoch < epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch(pauses)
+                self.steps.watch.check()
                 trained = time.perf_counter() - start
                 health = self._look(metrics, last=position.epoch + 1 == epochs)
                 position.finish()
@@ -126,8 +130,10 @@ class Search:
         if last or (config.eval_every and (self.position.epoch + 1) % config.eval_every == 0):
             child = self.children.recalibrated(self.choices)
             metrics["held_out"] = retrieve_within(child, self.held_out).metrics()
-            beta = self.objective.statistics.beta
-            metrics["information"] = {"held_out": probe(embed(child, self.held_out), self.held_out, beta)}
+            small = len(self.held_out) * self.held_out.identities <= MOST_PROBED
+            if small and distributed.rank() == 0:
+                beta = self.objective.statistics.beta
+                metrics["information"] = {"held_out": probe(embed(child, self.held_out), self.held_out, beta)}
             metrics["held_out_supernet"] = self.evaluate_supernet()
         health = self._health(metrics, last)
         metrics["health"] = health.plain()
@@ -281,20 +287,24 @@ def search(config: SearchConfig, space: Space) -> RunFolder:
     config = replace(config, device=distributed.start(config.device))
     state, folder = Search(config, space), RunFolder(config.out)
     if distributed.rank() == 0:
-        RunFolder.create(config.out, "search", config, state.fingerprint)
-        if config.budget.latency_table is not None:
-            folder.write(LATENCY, read_json(Path(config.budget.latency_table)))
+        table = config.budget.latency_table
+        copies = {} if table is None else {LATENCY: read_json(Path(table))}
+        RunFolder.create(config.out, "search", config, state.fingerprint, copies)
     distributed.wait_for_all()
     with folder.locked():
         return _finish(state, folder)
 
 
-def resume(config: SearchConfig, space: Space) -> RunFolder:
+def resume(config: SearchConfig, space: Space, changed: bool = False) -> RunFolder:
     """Go on with the search in `config.out`, from its last checkpoint.
+
+    Args:
+        changed: the settings are other ones than before, and are to be kept.
 
     Raises:
         UserError: no search there, other data than before, or a damaged checkpoint.
     """
+    wanted = config if changed else None
     config = replace(config, device=distributed.start(config.device))
     folder = RunFolder.open(config.out)
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
@@ -303,7 +313,7 @@ def resume(config: SearchConfig, space: Space) -> RunFolder:
         config = replace(config, weights=None)  # the checkpoint has them; their file may be gone
     state = Search(config, space)
     with folder.locked():
-        folder.continue_with(state, state.fingerprint)
+        folder.continue_with(state, state.fingerprint, wanted)
         return _finish(state, folder)
 
 

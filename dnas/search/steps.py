@@ -113,6 +113,10 @@ class Steps:
         self.logit_optimiser.zero_grad(set_to_none=True)
         share.backward(inputs=[self.relaxation.logits_HK])
         distributed.sum_gradients(self.relaxation.parameters())
+        gradient = self.relaxation.logits_HK.grad
+        assert gradient is not None
+        if not self.watch.good(f"epoch {at:.3f}", {"gradient of the logits": gradient.norm()}):
+            return {}
         self.logit_optimiser.step()
         return {"logit_loss": loss.detach()}
 

@@ -234,3 +234,45 @@ def test_the_log_says_the_best_so_far(runs: Path) -> None:
     log = (RunFolder(runs / "search").path / "log.txt").read_text()
     assert "held-out mAP" in log
     assert "(best " in log
+
+
+def test_odd_run_folders_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that no run has written: `draw` says so in one line, `report` goes on without that section."""
+    genotype = json.loads((runs / "search/genotype.json").read_text())
+    genotype["search"]["budget"] = {"macs": "x"}
+    odd = {
+        "bytes": ("metrics.jsonl", b'\xff\xfe{"epoch": 0}\n'),
+        "rows": ("metrics.jsonl", b'{"epoch": 0}\n'),
+        "budget": ("genotype.json", json.dumps(genotype).encode()),
+        "surrogate": ("data.json", b'{"name": "\\ud800", "sha256": "x"}'),
+        "number": ("data.json", b'{"name": "x", "n": 1' + b"0" * 400 + b"}"),
+    }
+    for name, (file, content) in odd.items():
+        shutil.copytree(runs / "search", tmp_path / name)
+        (tmp_path / name / file).write_bytes(content)
+    for name in ("bytes", "rows"):
+        for kind in ("choices", "course"):
+            assert main(["draw", kind, str(tmp_path / name), "-o", str(tmp_path / "x.png")]) == 2
+            error = capsys.readouterr().err.strip()
+            assert "not as a run writes them" in error or "no epoch is logged yet" in error
+            assert "\n" not in error
+    file = tmp_path / "report.html"
+    assert main(["report", *(str(tmp_path / name) for name in odd), "-o", str(file)]) == 0
+    text = " ".join(Page(file.read_text()).words)
+    assert "Search budget: its files are not as a run writes them (ValueError" in text
+    assert "Search number: its files are not as a run writes them (OverflowError" in text
+    assert "Search surrogate" in text
+
+
+def test_names_that_matplotlib_would_take_for_markup(runs: Path, tmp_path: Path) -> None:
+    """A run called _base is in the legend; dollars are no formula; two folders of one name are two curves."""
+    for name in ("_base", r"a$\foo$", "x/with", "y/with"):
+        shutil.copytree(runs / "with", tmp_path / name)
+    names = [str(tmp_path / name) for name in ("_base", r"a$\foo$", "x/with", "y/with")]
+    assert main(["draw", "cmc", *names, "-o", str(tmp_path / "cmc.svg")]) == 0
+    file = tmp_path / "report.html"
+    assert main(["report", *names, "-o", str(file), "--images", "0"]) == 0
+    text = " ".join(Page(file.read_text()).words)
+    assert "not drawn" not in text
+    assert f"{tmp_path}/x/with" in text
+    assert "_base" in text

@@ -154,6 +154,14 @@ def test_other_settings_are_named_and_refused_unless_forced(
     assert "--resume: loss.eta: the run has 0.3, found 0.1; optim.epochs: the run has 3, found 5 (--force" in error
     assert main(["retrain", "--resume", out, "--data", "x"]) == 2
     assert "--data: not with --resume" in capsys.readouterr().err
+    assert main(["retrain", "--resume", out, "--optim.optimiser", "sgd", "--force"]) == 2
+    assert "in a run that goes on optim.optimiser cannot be changed" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "other"), "--force"]) == 2
+    assert "--force: goes with --resume" in capsys.readouterr().err
+    with RunFolder(out).locked():
+        assert main(["retrain", "--resume", out, *changed, "--force"]) == 2
+    assert "another process is running there" in capsys.readouterr().err
+    assert RunFolder(out).config()["optim"]["epochs"] == 3  # nothing was changed
     assert main(["search", "--resume", out]) == 2
     assert "cannot search on, this is a retrain" in capsys.readouterr().err
     same_state(RunFolder(out).load(), before)

@@ -15,7 +15,7 @@ from dnas.cli import main
 from dnas.errors import UserError
 from dnas.run.sweep import Sweep, SweepConfig, folder_name
 
-pytest.importorskip("optuna")
+TrialState = pytest.importorskip("optuna.trial").TrialState
 
 
 def settings(pedestrians: Path) -> dict[str, object]:
@@ -112,6 +112,11 @@ def test_ranges_are_drawn_and_more_workers_go_on(pedestrians: Path, tmp_path: Pa
         ({"vary": {"loss.beta": [-1.0]}}, "loss.beta -1.0: loss.beta: found -1.0, allowed: above 0"),
         ({"vary": {"loss.etta": [1.0]}}, "loss.etta"),
         ({"vary": {"seed": [1]}, "settings": {"out": "x"}}, "settings: out: not here"),
+        (
+            {"vary": {"seed": [1]}, "settings": {"space": "x.py"}},
+            "space: a file of your own is run, so it must be typed",
+        ),
+        ({"vary": {"space": ["x.py", "y.py"]}}, "space: a file of your own is run"),
         ({"vary": {"seed": [1]}, "workers": 3}, "unknown key 'workers', allowed: verb, out"),
         ({"vary": {"loss.eta": {"low": 0, "high": 1}}, "trials": 2}, "set holdout in settings"),
     ],
@@ -128,6 +133,19 @@ def test_what_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
+def test_whole_numbers_are_drawn_and_what_failed_is_drawn_again(pedestrians: Path, tmp_path: Path) -> None:
+    vary = {"optim.epochs": {"low": 2, "high": 9}}
+    config = SweepConfig("retrain", str(tmp_path / "runs"), vary, settings(pedestrians), trials=1)
+    sweep = Sweep(config)
+    number, params, lock = sweep._next() or (0, {}, None)  # type: ignore[assignment]
+    assert isinstance(params["optim.epochs"], int)
+    sweep.study.tell(number, state=TrialState.FAIL)
+    lock.release()
+    again = Sweep(config)._next()
+    assert again is not None
+    assert again[1] == params
+
+
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="storage: nosuch://x: cannot be opened"):
+    with pytest.raises(UserError, match="storage: cannot be opened"):
         Sweep(SweepConfig("search", str(tmp_path / "runs"), {"seed": [1]}, storage="nosuch://x"))

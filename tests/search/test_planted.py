@@ -89,7 +89,7 @@ def config(textures: Path, out: Path, seed: int, budget: float, **arch: object) 
 def found(textures: Path, out: Path, seed: int, **arch: object) -> Choices:
     space, budget = planted()
     search = Search(config(textures, out, seed, budget, **arch), space)
-    search.run(RunFolder.create(out, "search", search.config, search.fingerprint))
+    search.run(RunFolder.create(out, "search", search.config, search.fingerprint, {}))
     return search.choices
 
 
