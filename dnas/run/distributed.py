@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce as differentiable_sum
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -65,8 +66,20 @@ def start(device: Device) -> Device:
             found = f"{local + 1} processes for {torch.cuda.device_count()} GPUs"
             raise UserError(f"torchrun: found {found}, allowed: --nproc_per_node up to the number of GPUs")
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=2))
+    try:
+        _join("nccl" if on_gpu else "gloo")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"torchrun: the processes of this run do not find each other ({reason})") from error
     return "cuda" if on_gpu else "cpu"
+
+
+def _join(backend: str) -> None:
+    """Join the group. A restart must not find the addresses of those before: torchrun keeps its store over restarts."""
+    timeout = timedelta(hours=2)
+    store, own, count = next(rendezvous("env://", timeout=timeout))
+    attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=attempt, rank=own, world_size=count, timeout=timeout)
 
 
 def restarted() -> bool:

@@ -57,7 +57,7 @@ def test_a_rank_that_dies_ends_the_others_or_begins_again(pedestrians: Path, tmp
             start = time.monotonic()
             assert run.stderr is not None
             said = run.stderr.read()
-            assert run.wait(120) == (0 if more else 1)
+            assert run.wait(120) == (0 if more else 1), said
             if more:
                 continue
             assert time.monotonic() - start < 60
