@@ -250,6 +250,10 @@ class Reporter:
         return Section("bound", "Without and with the information bottleneck bound", items)
 
 
+def _counted(number: int, one: str, several: str) -> str:
+    return "" if number == 0 else f"{number} {one if number == 1 else several}"
+
+
 def _names(paths: Sequence[Path]) -> list[str]:
     """The folders' own names where they tell the runs apart, else their paths."""
     short = [path.name for path in paths]
@@ -315,7 +319,8 @@ def make_report(
     words = ["dnas", "report", *runs, "-o", str(file)]
     sections.append(Section("made", "How this report was made", [Code(shlex.join(words))]))
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    lead = [f"{len(searches)} searches and {len(trained)} retrainings. Made on {made}, from the run folders alone."]
+    counts = (_counted(len(searches), "search", "searches"), _counted(len(trained), "retraining", "retrainings"))
+    lead = [f"{' and '.join(count for count in counts if count)}. Made on {made}, from the run folders alone."]
     if images and trained:
         lead.append("It contains pictures of the data set: mind who may see them (--images 0 leaves them out).")
     title = "Person re-identification: " + ", ".join(folder.path.name for folder in folders)

@@ -28,7 +28,8 @@ def parser() -> Parser:
 def run(namespace: Namespace, words: Sequence[str]) -> None:
     from dnas.run.config import from_plain
     from dnas.run.files import read_yaml
-    from dnas.run.sweep import Sweep, SweepConfig, tables
+    from dnas.run.sweep import Sweep, SweepConfig
+    from dnas.run.sweep_tables import tables
 
     config = from_plain(SweepConfig, read_yaml(Path(namespace.file)), namespace.file)
     _check(config, namespace.file)
