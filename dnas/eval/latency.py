@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dnas.errors import UserError
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.run.files import write_json
 from dnas.run.folder import environment
 from dnas.run.progress import console
@@ -26,7 +26,7 @@ WARMUP = 3
 
 def timer(spec: Spec, x: Shape, batch: int, device: torch.device) -> Callable[[], float]:
     """A function that runs the network of a closed description once and returns nanoseconds, after warm-up."""
-    network = spec.build(x, Builder()).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = spec.build(x, PlainBuilder()).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     images = torch.zeros(batch, x.channels.size, x.height, x.width, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dnas.errors import UserError
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import OneOf, Pair
+from dnas.space.spec import Builder, OneOf, Pair
 
 
 class Picked(nn.Module):
@@ -41,7 +41,7 @@ class Everything(nn.Module):
         return x
 
 
-class Builder:
+class PlainBuilder(Builder):
     """Builds closed descriptions.
 
     Raises:
@@ -49,20 +49,16 @@ class Builder:
     """
 
     def norm(self, c: Channels) -> nn.BatchNorm2d:
-        """Batch norm whose masked channels come out as zero."""
         return nn.BatchNorm2d(self._closed(c))
 
     def mask(self, c: Channels) -> nn.Module:
-        """Zeroes masked channels (the second dimension of its input)."""
         self._closed(c)
         return nn.Identity()
 
     def width(self, c: Channels) -> nn.Module:
-        """A module that returns the number of channels in use, for scales that depend on it."""
         return FixedWidth(self._closed(c))
 
     def exclude(self, c: Channels) -> nn.Module:
-        """A module f(x, dim) that sets masked channels (dimension `dim`) to -inf, for maxima and softmaxes."""
         self._closed(c)
         return Everything()
 
@@ -70,7 +66,6 @@ class Builder:
         raise UserError(f"choice {one_of.key}: still open, allowed: {', '.join(one_of.options)}")
 
     def sources(self, inputs: OneOf | Pair) -> nn.Module:
-        """A module that returns the states that feed a node, each with its weight."""
         if not isinstance(inputs, Pair):
             raise UserError(f"choice {inputs.key}: still open, allowed: {', '.join(inputs.options)}")
         return Picked(inputs.states)

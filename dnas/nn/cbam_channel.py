@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.gates import gate
 from dnas.nn.squeeze_excite import SqueezeExcite, SqueezeExciteModule
 from dnas.space.cost import Cost
 from dnas.space.holes import Shape
+from dnas.space.spec import Builder
 
 
 @dataclass(frozen=True)

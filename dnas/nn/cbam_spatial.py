@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.gates import gate, zero
 from dnas.space.cost import Cost, conv
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

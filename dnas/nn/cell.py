@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.cell_operations import NormConv
 from dnas.space.cost import Condition
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Composite, Leaf, OneOf, Pair, Spec
+from dnas.space.spec import Builder, Composite, Leaf, OneOf, Pair, Spec
 
 
 @dataclass(frozen=True)

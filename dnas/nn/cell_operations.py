@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnas.nn.builder import Builder
 from dnas.nn.conv import StridedPointwise
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Leaf, Spec
+from dnas.space.spec import Builder, Leaf, Spec
 
 
 @dataclass(frozen=True)

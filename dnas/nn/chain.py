@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dnas.nn.builder import Builder
 from dnas.space.cost import Cost
 from dnas.space.holes import Shape
-from dnas.space.spec import Composite, Leaf, Spec
+from dnas.space.spec import Builder, Composite, Leaf, Spec
 
 
 @dataclass(frozen=True)

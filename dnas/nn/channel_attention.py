@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnas.nn.builder import Builder
 from dnas.space.cost import Cost, Count, norm
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

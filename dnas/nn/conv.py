@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnas.nn.builder import Builder
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape, Width
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.non_local import NonLocal, NonLocalModule
 from dnas.run.distributed import rand_like
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
+from dnas.space.spec import Builder
 
 
 @dataclass(frozen=True)

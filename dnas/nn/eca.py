@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.gates import gate, zero
 from dnas.space.cost import Cost, Count
 from dnas.space.holes import Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
-from dnas.nn.builder import Builder
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.pretrained import BackbonePart, NamedSequence
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
 from dnas.nn.pretrained import BackbonePart
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 STREAMS = 4
 """Parallel streams of a block, of 1 to 4 light convolutions: receptive fields of 3 to 9."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.space.holes import Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 class Output(NamedTuple):
@@ -30,7 +30,7 @@ class ReIDNet(nn.Module):
     def __init__(self, spec: Spec, x: Shape, identities: int, builder: Builder | None = None) -> None:
         super().__init__()
         dim = spec.out(x).channels
-        self.backbone = spec.build(x, builder or Builder())
+        self.backbone = spec.build(x, builder or PlainBuilder())
         self.neck = nn.BatchNorm1d(dim.size)
         self.neck.bias.requires_grad_(False)  # the neck only scales: the embedding stays centred
         self.classifier = nn.Linear(dim.size, identities, bias=False)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from dnas.nn.builder import Builder
 from dnas.nn.conv import StridedPointwise
 from dnas.nn.pretrained import BackbonePart
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

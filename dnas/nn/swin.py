@@ -11,11 +11,10 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock
 
-from dnas.nn.builder import Builder
 from dnas.nn.pretrained import BackbonePart, NamedSequence
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 WINDOW = 7
 LayerNorm = partial(nn.LayerNorm, eps=1e-5)

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.errors import UserError
-from dnas.nn.builder import Builder
 from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.pretrained import BackbonePart
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Spec
+from dnas.space.spec import Builder, Spec
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dnas.nn.builder import Builder
 from dnas.nn.inverted_residual import InvertedResidual, InvertedResidualModule
 from dnas.run.distributed import batch_norm
 from dnas.search.relaxation import Draw
 from dnas.space.holes import Channels
-from dnas.space.spec import OneOf, Spec
+from dnas.space.spec import Builder, OneOf, Spec
 
 
 def can_share(options: Mapping[str, Spec]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.run.distributed import batch_norm
 from dnas.search.elastic import SharedInvertedResidual, can_share
 from dnas.search.relaxation import Draw
@@ -13,7 +13,7 @@ from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, OneOf, Pair
 
 
-class SupernetBuilder(Builder):
+class SupernetBuilder(PlainBuilder):
     """Builds open descriptions over a draw.
 
     Args:

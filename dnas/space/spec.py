@@ -20,8 +20,6 @@ from dnas.space.holes import Channels, Shape, Width
 if TYPE_CHECKING:
     from torch import nn
 
-    from dnas.nn.builder import Builder
-
 Choice = str | int
 Choices = Mapping[str, Choice]
 
@@ -54,6 +52,34 @@ class Spec(ABC):
     def leaves(self, x: Shape) -> Iterator[Leaf]:
         """The operations that this description is made of, each with its input shape and when it is there."""
         yield Leaf(self, x)
+
+
+class Builder(ABC):
+    """What a description asks of whoever builds it: `dnas.nn.builder` (plain modules), `dnas.search.supernet`."""
+
+    @abstractmethod
+    def norm(self, c: Channels) -> nn.BatchNorm2d:
+        """Batch norm over maps (B, C, H, W) whose masked channels come out as zero."""
+
+    @abstractmethod
+    def mask(self, c: Channels) -> nn.Module:
+        """A module that zeroes masked channels (the second dimension of its input)."""
+
+    @abstractmethod
+    def width(self, c: Channels) -> nn.Module:
+        """A module that returns the number of channels in use, for scales that depend on it."""
+
+    @abstractmethod
+    def exclude(self, c: Channels) -> nn.Module:
+        """A module f(x, dim) that sets masked channels (dimension `dim`) to -inf, for maxima and softmaxes."""
+
+    @abstractmethod
+    def choice(self, one_of: OneOf, x: Shape) -> nn.Module:
+        """The module of an open operation."""
+
+    @abstractmethod
+    def sources(self, inputs: OneOf | Pair) -> nn.Module:
+        """A module that returns the states that feed a node, each with its weight (none: one)."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.nn.dcs_attention import DCSAttention, DCSAttentionModule
 from dnas.nn.non_local import NonLocal
 from dnas.space.holes import Channels, Shape
@@ -13,7 +13,7 @@ X = Shape(Channels.of(6), 4, 3)
 
 
 def module(spec: DCSAttention | None = None) -> DCSAttentionModule:
-    built = (spec or DCSAttention()).build(X, Builder())
+    built = (spec or DCSAttention()).build(X, PlainBuilder())
     assert isinstance(built, DCSAttentionModule)
     return built.double()
 
@@ -81,7 +81,7 @@ def test_selected_share_is_logged() -> None:
 def test_everything_selected_equals_non_local() -> None:
     """At the start every channel is selected: in inference DCS is non-local attention."""
     for stride in (1, 2):
-        dcs, non_local = module(DCSAttention(stride=stride)).eval(), NonLocal(stride=stride).build(X, Builder())
+        dcs, non_local = module(DCSAttention(stride=stride)).eval(), NonLocal(stride=stride).build(X, PlainBuilder())
         non_local.double().eval()
         for norm in (dcs.norm, non_local.norm):
             nn.init.ones_(norm.weight)
@@ -93,7 +93,7 @@ def test_everything_selected_equals_non_local() -> None:
 def test_memory_is_linear_in_tokens() -> None:
     """8,192 tokens: the 8,192 x 8,192 affinity (268 MB in float32) is never held."""
     shape = Shape(Channels.of(16), 128, 64)
-    dcs = DCSAttention().build(shape, Builder())
+    dcs = DCSAttention().build(shape, PlainBuilder())
     x = torch.randn(1, 16, 128, 64, requires_grad=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as memory:
         dcs(x).sum().backward()

@@ -12,7 +12,7 @@ from dnas.errors import UserError
 from dnas.imagenet import MEAN, STD
 from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import backbone, no_attention, swin
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.nn.chain import Skip
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.pretrained import TIMM, BackbonePart, for_other_pixels, load_weights
@@ -25,7 +25,7 @@ def test_mobilenet_equals_torchvision(tmp_path: Path) -> None:
     """MobileNetV2 differs from torchvision's in its last stride alone; set it back and the outputs agree."""
     original = mobilenet_v2().eval()
     torch.save(original.state_dict(), tmp_path / "w.pt")
-    ours = backbone("mobilenet_v2").build(X, Builder()).eval()
+    ours = backbone("mobilenet_v2").build(X, PlainBuilder()).eval()
     load_weights(ours, tmp_path / "w.pt")
     for module in ours.modules():
         if isinstance(module, torch.nn.Conv2d) and module.in_channels == 576 and module.groups == 576:
@@ -42,7 +42,7 @@ def test_mobilenet_equals_torchvision(tmp_path: Path) -> None:
 def test_resnet_equals_torchvision(tmp_path: Path) -> None:
     original = resnet18().eval()
     torch.save(original.state_dict(), tmp_path / "w.pt")
-    ours = backbone("resnet18").build(X, Builder()).eval()
+    ours = backbone("resnet18").build(X, PlainBuilder()).eval()
     load_weights(ours, tmp_path / "w.pt")
     original.layer4[0].conv1.stride = (1, 1)  # last stride 1
     original.layer4[0].downsample[0].stride = (1, 1)
@@ -56,7 +56,7 @@ def test_swin_equals_torchvision(tmp_path: Path) -> None:
     original = SwinTransformer([4, 4], 32, [1, 1, 2, 1], [1, 2, 4, 8], [7, 7], stochastic_depth_prob=0.0).eval()
     torch.save(original.state_dict(), tmp_path / "w.pt")
     spec = swin(32, (1, 1, 2, 1), 1.0, False, no_attention)
-    ours = spec.build(image(72, 44), Builder()).eval()  # maps that are no multiple of the window
+    ours = spec.build(image(72, 44), PlainBuilder()).eval()  # maps that are no multiple of the window
     load_weights(ours, tmp_path / "w.pt")
     x = torch.randn(2, 3, 72, 44)
     expected = original.permute(original.norm(original.features(x)))
@@ -70,7 +70,7 @@ def test_osnet_has_its_authors_names_and_cost() -> None:
         assert cost.params.value == pytest.approx(params, rel=0.02)
         assert cost.macs.value == pytest.approx(macs, rel=0.001)
     names = set()
-    for module in backbone("osnet_x0_25").build(image(64, 32), Builder()).modules():
+    for module in backbone("osnet_x0_25").build(image(64, 32), PlainBuilder()).modules():
         if isinstance(module, BackbonePart):
             names |= set(module.state_dict())
     assert {
@@ -88,7 +88,7 @@ def test_files_of_other_toolkits_load(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, tmp_path / "w.pt"
     )
-    ours = backbone("resnet18").build(X, Builder())
+    ours = backbone("resnet18").build(X, PlainBuilder())
     load_weights(ours, tmp_path / "w.pt")
     assert torch.equal(ours[0].conv1.weight, state["conv1.weight"])
     vit = VisionTransformer(image_size=32, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
@@ -100,7 +100,7 @@ def test_files_of_other_toolkits_load(tmp_path: Path) -> None:
         timm[name.replace("encoder.ln.", "norm.")] = value
     assert "blocks.3.attn.qkv.weight" in timm
     torch.save(timm, tmp_path / "t.pt")
-    ours = backbone("vit_tiny_16").build(image(32, 32), Builder())
+    ours = backbone("vit_tiny_16").build(image(32, 32), PlainBuilder())
     load_weights(ours, tmp_path / "t.pt")
     own = {
         name: value
@@ -112,7 +112,7 @@ def test_files_of_other_toolkits_load(tmp_path: Path) -> None:
 
 
 def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = backbone("resnet18").build(X, Builder())
+    network = backbone("resnet18").build(X, PlainBuilder())
     for name, backbone_name, message in (
         ("IMAGENET", "resnet18", "weights: found 'IMAGENET', allowed: a file, or for resnet18: IMAGENET1K_V1"),
         ("DEFAULT", "osnet_x1_0", "weights: found 'DEFAULT', allowed: a file"),
@@ -136,7 +136,7 @@ def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_overlapping_patches_take_a_square_position_embedding(tmp_path: Path) -> None:
     original = VisionTransformer(image_size=64, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
     torch.save(original.state_dict(), tmp_path / "w.pt")
-    ours = backbone("vit_tiny_16", stride=12).build(image(64, 32), Builder()).eval()
+    ours = backbone("vit_tiny_16", stride=12).build(image(64, 32), PlainBuilder()).eval()
     load_weights(ours, tmp_path / "w.pt")
     assert ours[0].grid == (5, 2)
     assert ours(torch.randn(1, 3, 64, 32)).shape == (1, 192, 1, 1)
@@ -150,7 +150,7 @@ def test_old_files_load(tmp_path: Path) -> None:
     """Published files lack batch-norm counters and name a transformer's layers linear_1 and linear_2."""
     state = {name: tensor for name, tensor in resnet18().state_dict().items() if "num_batches" not in name}
     torch.save(state, tmp_path / "w.pt")
-    ours = backbone("resnet18").build(X, Builder())
+    ours = backbone("resnet18").build(X, PlainBuilder())
     load_weights(ours, tmp_path / "w.pt")
     assert torch.equal(ours[0].conv1.weight, state["conv1.weight"])
     vit = VisionTransformer(image_size=32, patch_size=16, num_layers=4, num_heads=3, hidden_dim=192, mlp_dim=768)
@@ -159,11 +159,11 @@ def test_old_files_load(tmp_path: Path) -> None:
     }
     assert any("linear_2" in name for name in old)
     torch.save(old, tmp_path / "v.pt")
-    load_weights(backbone("vit_tiny_16").build(image(32, 32), Builder()), tmp_path / "v.pt")
+    load_weights(backbone("vit_tiny_16").build(image(32, 32), PlainBuilder()), tmp_path / "v.pt")
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
-    network = backbone("resnet18").build(X, Builder())
+    network = backbone("resnet18").build(X, PlainBuilder())
     state = resnet18().state_dict()
     file = tmp_path / "w.pt"
     with pytest.raises(UserError, match="no such weights file"):
@@ -187,25 +187,27 @@ def test_vit_equals_torchvision_and_selection_changes_nothing(tmp_path: Path) ->
     x = torch.randn(2, 3, 32, 32)
     tokens = original.encoder(torch.cat([original.class_token.expand(2, -1, -1), original._process_input(x)], 1))
     for cell in (Skip(), DCSAttention()):
-        ours = backbone("vit_tiny_16", attention=lambda stage, cell=cell: cell).build(image(32, 32), Builder()).eval()
+        ours = (
+            backbone("vit_tiny_16", attention=lambda stage, cell=cell: cell).build(image(32, 32), PlainBuilder()).eval()
+        )
         load_weights(ours, tmp_path / "w.pt")
         torch.testing.assert_close(ours(x)[:, :, 0, 0], tokens[:, 0], atol=1e-5, rtol=1e-5)
-    other_size = backbone("vit_tiny_16").build(image(64, 32), Builder())
+    other_size = backbone("vit_tiny_16").build(image(64, 32), PlainBuilder())
     load_weights(other_size, tmp_path / "w.pt")  # the position embedding is resized
 
 
 def test_attention_at_the_start_leaves_a_trained_network_as_it_is() -> None:
     x = torch.randn(2, 3, 64, 32)
-    plain = backbone("resnet18", 0.25).build(X, Builder()).eval()
+    plain = backbone("resnet18", 0.25).build(X, PlainBuilder()).eval()
     for name, cell in ATTENTION.items():
-        network = backbone("resnet18", 0.25, attention=lambda stage, cell=cell: cell).build(X, Builder()).eval()
+        network = backbone("resnet18", 0.25, attention=lambda stage, cell=cell: cell).build(X, PlainBuilder()).eval()
         own = network.state_dict()
         network.load_state_dict({**own, **plain.state_dict()})
         torch.testing.assert_close(network(x), plain(x), rtol=0, atol=0, msg=name)
 
 
 def test_weights_for_other_pixel_statistics_see_the_same_image() -> None:
-    network = backbone("vit_tiny_16").build(image(32, 32), Builder()).eval()
+    network = backbone("vit_tiny_16").build(image(32, 32), PlainBuilder()).eval()
     state = {n: v for p in network.modules() if isinstance(p, BackbonePart) for n, v in p.state_dict().items()}
     changed = for_other_pixels(state, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     pixels = torch.rand(2, 3, 32, 32)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import BACKBONES, backbone
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.nn.cell_operations import HalfThen, NormConv, Pool, SeparableConv, Zero
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
@@ -61,7 +61,7 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
 @pytest.mark.parametrize("name", SPECS)
 def test_contract(name: str) -> None:
     spec, x = SPECS[name]
-    module = spec.build(x, Builder())
+    module = spec.build(x, PlainBuilder())
     images = torch.randn(2, x.channels.size, x.height, x.width)
     y = spec.out(x)
     assert module(images).shape == (2, y.channels.size, y.height, y.width)
@@ -82,7 +82,7 @@ def test_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_changes_nothing_at_the_start(name: str) -> None:
-    module = ATTENTION[name].build(INPUT, Builder())
+    module = ATTENTION[name].build(INPUT, PlainBuilder())
     x = torch.randn(2, 12, 9, 6)
     for training in (False, True):
         torch.testing.assert_close(module.train(training)(x), x, rtol=0, atol=0)
@@ -92,7 +92,7 @@ def test_attention_changes_nothing_at_the_start(name: str) -> None:
 def test_zero_is_no_edge(stride: int) -> None:
     x = torch.full((2, 12, 9, 6), torch.inf)
     spec = Zero(stride)
-    y = spec.build(INPUT, Builder())(x)
+    y = spec.build(INPUT, PlainBuilder())(x)
     out = spec.out(INPUT)
     assert y.shape == (2, 12, out.height, out.width)
     assert not bool(y.any())
@@ -104,7 +104,7 @@ def test_cells_on_maps_that_stop_halving(size: tuple[int, int]) -> None:
     space = CELLS.resized(*size)
     spec = fill(space.spec, CELL_CHOICES)
     y = spec.out(space.input)
-    module = spec.build(space.input, Builder()).eval()
+    module = spec.build(space.input, PlainBuilder()).eval()
     assert module(torch.randn(1, 3, *size)).shape == (1, y.channels.size, y.height, y.width)
 
 
@@ -122,7 +122,7 @@ def test_an_open_choice_inside_a_halved_operation() -> None:
 def test_random_genotypes_cost_what_is_measured(space: Space) -> None:
     for seed in range(3):
         spec = fill(space.spec, random_choices(space, seed))
-        network = spec.build(space.input, Builder()).eval()
+        network = spec.build(space.input, PlainBuilder()).eval()
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             network(torch.randn(1, 3, space.height, space.width))
         cost = spec.cost(space.input)

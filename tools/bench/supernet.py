@@ -26,7 +26,7 @@ from timing import held_mb, interleaved, interval
 
 from dnas.data.augment import augment, draw
 from dnas.data.synthetic import SynthConfig, synthesise
-from dnas.nn.builder import Builder
+from dnas.nn.builder import PlainBuilder
 from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
@@ -53,7 +53,7 @@ class Training:
         self.device, self.mode = device, mode
         known = decisions(spec)
         self.relaxation = Relaxation(known).to(device) if known else None
-        builder = SupernetBuilder(self.relaxation.draw, share=False) if self.relaxation else Builder()
+        builder = SupernetBuilder(self.relaxation.draw, share=False) if self.relaxation else PlainBuilder()
         self.format = torch.channels_last if last else torch.contiguous_format
         self.net = spec.build(x, builder).to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.images = torch.randn(batch, 3, x.height, x.width, device=device).contiguous(memory_format=self.format)
