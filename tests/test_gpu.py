@@ -10,7 +10,7 @@ from dnas.run.position import CheckpointConfig, Pauses, Stop
 from dnas.run.schedules import OptimConfig
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.loop import Search
-from dnas.search.relaxation import Mode, Relaxation
+from dnas.search.relaxation import Relaxation
 from retrain.config import RetrainConfig, TrainConfig
 from retrain.train import Retraining
 from search_spaces import SPACES
@@ -20,17 +20,17 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 @pytest.mark.parametrize("mode", ["full", "sampled", "score"])
 def test_a_step_waits_for_the_device_at_the_draw_alone(
-    mode: Mode, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch's sync debug mode raises at any other wait; the first epoch fills caches."""
-    draws = Relaxation.draws
+    draws = Relaxation.host_logits
     calls = []
 
-    def allowed(self: Relaxation, *words: object) -> object:
+    def allowed(self: Relaxation) -> object:
         calls.append(torch.cuda.get_sync_debug_mode())
         torch.cuda.set_sync_debug_mode("default")
         try:
-            return draws(self, *words)  # type: ignore[arg-type]
+            return draws(self)
         finally:
             torch.cuda.set_sync_debug_mode(calls[-1])
 
@@ -43,20 +43,16 @@ def test_a_step_waits_for_the_device_at_the_draw_alone(
     state.position.epoch = 3
     state._train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
     state.steps.watch.check()
-    monkeypatch.setattr(Relaxation, "draws", allowed)
+    monkeypatch.setattr(Relaxation, "host_logits", allowed)
     batch, held = state._sampler(state.train).epoch(3)[0], state._logit_batches(1)[0]
     generator = torch.Generator().manual_seed(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(2):
-            drawn = state.relaxation.draws(5, 1.0, mode, generator, 0.0)
-            state.relaxation.use(drawn, 0)
+            state.estimator.draw(5, 1.0, generator)
+            state.estimator.use(0)
             state.steps.weights(batch, 3, step, 3.5, False)
-            if mode == "score":
-                state.steps.score(held, 3, step, 3.5, drawn)
-            else:
-                state.relaxation.use(drawn, 1, gradient=True)
-                state.steps.logits(held, 3, step, 3.5)
+            state.steps.logits(held, 3, step, 3.5)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(calls) == 2

@@ -5,6 +5,8 @@ The supernet's builder (`dnas.search.supernet`) overrides the methods for what i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from dnas.errors import UserError
@@ -13,14 +15,15 @@ from dnas.space.spec import Builder, OneOf, Pair
 
 
 class Picked(nn.Module):
-    """The states that feed a node, each with its weight (none: one)."""
+    """The edges that feed a node, added up. Called with what computes the edge from a state."""
 
     def __init__(self, states: tuple[int, ...]) -> None:
         super().__init__()
         self.states = states
 
-    def forward(self) -> list[tuple[int, Tensor | None]]:
-        return [(state, None) for state in self.states]
+    def forward(self, edge: Callable[[int], Tensor]) -> Tensor:
+        first, *others = (edge(state) for state in self.states)
+        return sum(others, first)
 
 
 class FixedWidth(nn.Module):

@@ -159,9 +159,5 @@ class NodeModule(nn.Module):
         )
 
     def forward(self, states: list[Tensor]) -> Tensor:
-        parts = []
-        for state, weight in self.sources():
-            y = self.edges[str(state)](states[state])
-            parts.append(y if weight is None else y * weight.to(y.dtype))
-        total: Tensor = sum(parts[1:], parts[0])
+        total: Tensor = self.sources(lambda state: self.edges[str(state)](states[state]))
         return total

@@ -13,7 +13,6 @@ from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
 from dnas.run.position import CheckpointConfig
 from dnas.run.schedules import OptimConfig
-from dnas.search.relaxation import Mode
 
 UNITS = {
     "macs": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
@@ -87,12 +86,12 @@ class ArchConfig:
     """How the architecture logits are trained.
 
     Args:
-        mode: `full` runs every option of a choice, `sampled` only the drawn one (straight-through gradient, biased),
-            `score` as well, with the unbiased gradient of the score function.
+        mode: how the logits get their gradient: `full` runs every option of a choice, `sampled` only the drawn one
+            (straight-through, biased), `score` as well (score function, unbiased).
         draws: architectures that one `score` step compares on one batch; each costs a forward pass.
         data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
-        temperature: tau of the Gumbel-softmax in the first epoch (`full` and `sampled`).
+        temperature: tau of the Gumbel-softmax in the first epoch (not `score`, which has none).
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.
@@ -104,7 +103,7 @@ class ArchConfig:
             weights, the one of largest summed logits among them (0: take that one).
     """
 
-    mode: Mode = "score"
+    mode: str = "score"
     draws: int = 4
     data: Literal["split", "joint"] = "split"
     lr: float = 0.02

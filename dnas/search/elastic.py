@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -40,13 +39,7 @@ class SharedInvertedResidual(InvertedResidualModule):
         self.key, self.blocks, self.c_in, self.draw = one_of.key, blocks, c_in, draw
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        weights_K = self.draw.weights[self.key].to(x_BCHW.dtype)
-        if self.draw.index is None:
-            parts = [weight * self.option(block, x_BCHW) for weight, block in zip(weights_K, self.blocks, strict=True)]
-            return torch.stack(parts).sum(0)
-        k = self.draw.index[self.key]
-        y = self.option(self.blocks[k], x_BCHW)
-        return y * weights_K[k] if weights_K.requires_grad else y  # the factor is 1: straight-through
+        return self.draw.combine(self.key, lambda k: self.option(self.blocks[k], x_BCHW), len(self.blocks))
 
     def option(self, block: InvertedResidual, x_BCHW: Tensor) -> Tensor:
         """The block with the centre of the kernels and the leading expanded channels."""

@@ -34,6 +34,7 @@ from dnas.run.schedules import geometric
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
+from dnas.search.estimators import pick_estimator
 from dnas.search.health import Health, Moves, examine
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.search.steps import Steps
@@ -61,6 +62,7 @@ class Search:
         self.budget = Budget(config.budget, self.space)
         self.relaxation = Relaxation(known).to(self.device)
         self.moves = Moves(known).to(self.device)
+        self.estimator = pick_estimator(config.arch.mode)(self.relaxation, self.budget, config.arch)
         self.choices = self.budget.derive(self.relaxation)  # refuses an impossible budget before anything is read
         with distributed.one_first():
             data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image)
@@ -84,7 +86,7 @@ class Search:
         dim = self.space.spec.out(self.space.input).channels.size
         self.objective = Objective(config.loss, self.train.identities, dim).to(self.device)
         self.steps = Steps(
-            config, self.net, self.relaxation, self.objective, self.budget, self.train, self.logit_images
+            config, self.net, self.relaxation, self.objective, self.estimator, self.train, self.logit_images
         )
         self.weight_optimiser, self.logit_optimiser = self.steps.weight_optimiser, self.steps.logit_optimiser
         self.children = Children(self.space, self.net, self.train, self.steps.augment, config.seed)
@@ -159,7 +161,7 @@ class Search:
 
     def evaluate_supernet(self) -> dict[str, float]:
         """Held-out retrieval of the supernet as it is: `full` by its probabilities, else the derived network in it."""
-        if self.config.arch.mode == "full":
+        if not self.estimator.one_hot:
             self.relaxation.mix()
         else:
             self.relaxation.fix(self.choices)
@@ -188,9 +190,8 @@ class Search:
         set_temperature(self.net, mask_temperature, self.selected if done else None)
         idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
         with_logits = epoch >= math.ceil(arch.weights_only * epochs)
-        score = with_logits and arch.mode == "score"  # it needs no backward pass: it always has a step of its own
-        joint = with_logits and arch.data == "joint" and not score
-        count = 1 + arch.draws if score else 2
+        joint = with_logits and arch.data == "joint" and self.estimator.joint
+        alone = with_logits and not joint
         batches = self._sampler(self.train).epoch(epoch)
         logit_batches = self._logit_batches(len(batches))
         if done == 0 and config.loss.refresh == "epoch" and self.objective.eta((epoch + 1) / epochs) > 0:
@@ -203,13 +204,10 @@ class Search:
             torch.manual_seed(seeds.derive(config.seed, "noise", epoch, step))
             noise = seeds.generator(config.seed, "draw", epoch, step)
             at = epoch + step / len(batches)
-            draws = self.relaxation.draws(count, temperature, arch.mode, noise, idle_dropout)
-            self.relaxation.use(draws, 0, gradient=joint)
+            self.estimator.draw(1 + alone * self.estimator.lessons, temperature, noise, idle_dropout)
+            self.estimator.use(0, gradient=joint)
             position.count(self.steps.weights(indices, epoch, step, at, joint), self.objective.watched)
-            if score:
-                position.count(self.steps.score(logit_batches[step], epoch, step, at, draws))
-            elif with_logits and not joint:
-                self.relaxation.use(draws, 1, gradient=True)
+            if alone:
                 position.count(self.steps.logits(logit_batches[step], epoch, step, at))
             pauses.after_step(len(batches))
         return {
@@ -253,7 +251,7 @@ class Search:
             probabilities,
             metrics["moves"],
             (expected, float(self.budget.count.at(index))),
-            (metrics["temperature"] if arch.mode != "score" else 0.0, arch.temperature),  # score has no temperature
+            (metrics["temperature"] if self.estimator.tempered else 0.0, arch.temperature),
             last,
         )
 

@@ -1,22 +1,14 @@
-"""The relaxation: owns every architecture logit and makes one draw per step.
+"""The relaxation: owns every architecture logit, and the draw that the supernet's modules and the cost read.
 
-The supernet's modules and the cost read the same draw. Shapes: H holes, K options (padded to the most).
-
-    g = softmax((a + Gumbel) / tau)                                Gumbel-softmax (arXiv 1611.01144)
-    full:     weights g                                            FBNet (arXiv 1812.03443)
-    sampled:  one-hot of the largest g forward, gradient of g      GDAS (arXiv 1910.04465); biased
-    score:    sum_r (L_r - mean of the others) grad log p(draw r)  score function, leave-one-out baseline
-              (arXiv 1810.03346 and earlier); unbiased, and needs no backward pass
-
-The gradient of `sampled` reaches a logit through the scale of the drawn operation's output alone. Where a batch norm
-follows, that scale has no effect, and the gradient of the task is exactly zero (a test shows it); `score` sees it.
+What is made of the logits is an estimator's business (`dnas.search.estimators`); here is what most of them share, draws
+by additive Gumbel noise: the largest of a + Gumbel is a sample of softmax(a), and softmax((a + Gumbel) / tau) its
+relaxation (Gumbel-softmax, arXiv 1611.01144). Shapes: N draws, H holes, K options (padded to the most).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +17,21 @@ from dnas.run import distributed
 from dnas.space.holes import Channels
 from dnas.space.spec import Choices, Decision
 
-Mode = Literal["full", "sampled", "score"]
+Rule = Callable[["Draw", str, Callable[[int], Tensor], int], Tensor]
+"""What a choice puts out, of the draw, the choice's key, what runs an option, and how many there are."""
+
+
+def weighted(draw: Draw, key: str, run: Callable[[int], Tensor], count: int) -> Tensor:
+    """The drawn option alone, or the weighted sum of all.
+
+    The drawn one is multiplied by its weight, which is 1, where that carries a gradient (straight-through).
+    """
+    weights_K = draw.weights[key]
+    if draw.index is None:
+        parts = [(y := run(k)) * weights_K[k].to(y.dtype) for k in range(count)]
+        return torch.stack(parts).sum(0) if count > 8 else sum(parts[1:], parts[0])
+    y = run(draw.index[key])
+    return y * weights_K[draw.index[key]].to(y.dtype) if weights_K.requires_grad else y
 
 
 class Draw:
@@ -37,12 +43,32 @@ class Draw:
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
         self.index: dict[str, int] | None = None
+        self.rule: Rule = weighted
         self._masks: dict[Channels, Tensor] = {}
         self._tables: dict[tuple[Channels, torch.device, torch.dtype], Tensor] = {}
 
-    def set(self, weights: dict[str, Tensor], index: dict[str, int] | None) -> None:
-        self.weights, self.index = weights, index
+    def set(self, weights: dict[str, Tensor], index: dict[str, int] | None, rule: Rule = weighted) -> None:
+        """Refill it.
+
+        Args:
+            index: the option that each choice runs; none: all of them.
+            rule: what a choice makes of its options.
+        """
+        self.weights, self.index, self.rule = weights, index, rule
         self._masks = {}
+
+    def combine(self, key: str, run: Callable[[int], Tensor], count: int) -> Tensor:
+        """What the choice `key` puts out under this draw.
+
+        Args:
+            run: computes what option number k puts out.
+            count: how many options there are.
+        """
+        return self.rule(self, key, run, count)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Draw:
+        """Itself: a copy of a supernet follows the same draw."""
+        return self
 
     def mask(self, c: Channels) -> Tensor:
         """The channel mask sum_k g_k [channel < c_k] of an open width, shape (C,). Computed once a draw."""
@@ -65,21 +91,19 @@ class Draw:
 
 @dataclass(frozen=True)
 class Draws:
-    """Architectures that were drawn together. Shapes: N draws, H holes, K options.
+    """Architectures that were drawn together by Gumbel noise.
 
     Args:
-        noise_NHK: Gumbel noise.
-        absent_HK: options that could not be drawn.
-        index_NH: the option with the largest noisy logit, on the device.
-        numbers: the same as numbers, unless `full`.
+        noise_NHK: Gumbel noise, on the CPU.
+        absent_HK: options that could not be drawn, on the CPU.
+        index_NH: the option with the largest noisy logit, on the CPU; none where all options run.
+        temperature: tau.
     """
 
     noise_NHK: Tensor
     absent_HK: Tensor
-    index_NH: Tensor
-    numbers: list[list[int]] | None
+    index_NH: Tensor | None
     temperature: float
-    mode: Mode
 
 
 def _gumbel(uniform: Tensor) -> Tensor:
@@ -99,72 +123,100 @@ class Relaxation(nn.Module):
         most = max((len(d.options) for d in self.decisions.values()), default=1)
         self.logits_HK = nn.Parameter(torch.zeros(len(self.decisions), most))
         count_H1 = torch.tensor([len(d.options) for d in self.decisions.values()]).view(-1, 1)
-        self.register_buffer("absent_HK", torch.arange(most) >= count_H1, persistent=False)
-        self.absent_HK: Tensor
-        idle_HK = torch.zeros_like(self.absent_HK)
+        self._absent_HK = torch.arange(most) >= count_H1  # these two stay on the CPU, where draws are made
+        self._idle_HK = torch.zeros_like(self._absent_HK)
         for h, decision in enumerate(self.decisions.values()):
             if len(decision.idle) < len(decision.options):
-                idle_HK[h, list(decision.idle)] = True
-        self.register_buffer("idle_HK", idle_HK, persistent=False)
-        self.idle_HK: Tensor
+                self._idle_HK[h, list(decision.idle)] = True
+        self.register_buffer("absent_HK", self._absent_HK.clone(), persistent=False)
+        self.absent_HK: Tensor
+        self._host: tuple[int, Tensor] | None = None
         self.draw = Draw()
 
     def draws(
-        self, count: int, temperature: float, mode: Mode, generator: torch.Generator, idle_dropout: float = 0.0
+        self,
+        count: int,
+        temperature: float,
+        generator: torch.Generator,
+        idle_dropout: float = 0.0,
+        one_hot: bool = True,
     ) -> Draws:
-        """Draw architectures, for `use`. Unless `full` it waits for the device, once, to know what to run.
+        """Draw architectures.
 
         Args:
             temperature: tau of the Gumbel-softmax.
             generator: on the CPU; the same seed gives the same draws on every rank.
             idle_dropout: probability that a choice leaves out its skip and zero options in these draws.
+            one_hot: whether to look which options were drawn. That waits for the device where the logits have changed.
         """
         uniform_NHK = torch.rand((count, *self.logits_HK.shape), generator=generator, dtype=torch.float64)
         without_H = None
         if idle_dropout > 0:
             without_H = torch.rand(len(self.decisions), generator=generator) < idle_dropout
-        return self.draws_for(_gumbel(uniform_NHK), temperature, mode, without_H)
+        return self.draws_for(_gumbel(uniform_NHK), temperature, without_H, one_hot)
 
     def draws_for(
-        self, gumbel_NHK: Tensor, temperature: float, mode: Mode, without_idle_H: Tensor | None = None
+        self, gumbel_NHK: Tensor, temperature: float, without_idle_H: Tensor | None = None, one_hot: bool = True
     ) -> Draws:
         """The draws for given Gumbel noise; choices in `without_idle_H` leave out skip and zero."""
-        device, dtype, absent_HK = self.logits_HK.device, self.logits_HK.dtype, self.absent_HK
+        absent_HK = self._absent_HK
         if without_idle_H is not None:
-            absent_HK = absent_HK | (self.idle_HK & without_idle_H.to(device, non_blocking=True)[:, None])
-        noise_NHK = gumbel_NHK.to(device, dtype, non_blocking=True)
-        index_NH = (self.logits_HK.detach() + noise_NHK).masked_fill(absent_HK, -torch.inf).argmax(2)
-        distributed.broadcast(index_NH)  # ranks whose logits differ in the last bit must still run one network
-        numbers = None if mode == "full" else index_NH.tolist()
-        return Draws(noise_NHK, absent_HK, index_NH, numbers, temperature, mode)
+            absent_HK = absent_HK | (self._idle_HK & without_idle_H[:, None])
+        noise_NHK = gumbel_NHK.to(self.logits_HK.dtype)
+        index_NH = None
+        if one_hot:
+            index_NH = (self.host_logits() + noise_NHK).masked_fill(absent_HK, -torch.inf).argmax(2)
+        return Draws(noise_NHK, absent_HK, index_NH, temperature)
 
-    def use(self, draws: Draws, n: int, gradient: bool = False) -> None:
-        """Make draw number n the current one: refills `self.draw`.
+    def host_logits(self) -> Tensor:
+        """The logits (H, K) on the CPU. Waits for the device only if they have changed since the last call.
+
+        Of several ranks all have those of the first: ranks whose logits differ in the last bit must still run one
+        network.
+        """
+        logits_HK = self.logits_HK.detach()
+        if not distributed.active() and logits_HK.device.type == "cpu":
+            return logits_HK
+        version, known = self.logits_HK._version, self._host
+        if known is None or known[0] != version:
+            logits_HK = logits_HK.clone()
+            distributed.broadcast(logits_HK)
+            known = self._host = (version, logits_HK.cpu())
+        return known[1]
+
+    def soft(self, draws: Draws, n: int, gradient: bool) -> Tensor:
+        """softmax((a + noise) / tau) of draw number n, (H, K).
 
         Args:
-            gradient: whether it carries a gradient to the logits (`full`, and `sampled` by straight-through).
+            gradient: whether it carries one to the logits.
         """
         logits_HK = self.logits_HK if gradient else self.logits_HK.detach()
-        noisy_HK = (logits_HK + draws.noise_NHK[n]).masked_fill(draws.absent_HK, -torch.inf)
-        soft_HK = (noisy_HK / draws.temperature).softmax(1)
-        if draws.numbers is None:
-            self.draw.set(self._rows(soft_HK), None)
-            return
-        weights_HK = torch.zeros_like(soft_HK).scatter_(1, draws.index_NH[n][:, None], 1.0)
-        if gradient and draws.mode == "sampled":
-            weights_HK = weights_HK + (soft_HK - soft_HK.detach())
-        self.draw.set(self._rows(weights_HK.detach() if draws.mode == "score" else weights_HK), None)
-        self.draw.index = dict(zip(self.decisions, draws.numbers[n], strict=True))
+        noise_HK, absent_HK = self._sent(draws.noise_NHK[n]), self._sent(draws.absent_HK)
+        return ((logits_HK + noise_HK).masked_fill(absent_HK, -torch.inf) / draws.temperature).softmax(1)
+
+    def hard(self, draws: Draws, n: int) -> Tensor:
+        """Draw number n as ones and zeros, (H, K)."""
+        assert draws.index_NH is not None
+        zeros_HK = torch.zeros(draws.absent_HK.shape, dtype=self.logits_HK.dtype)
+        return self._sent(zeros_HK.scatter_(1, draws.index_NH[n][:, None], 1.0))
+
+    def numbers(self, draws: Draws, n: int) -> dict[str, int]:
+        """Draw number n as option numbers."""
+        assert draws.index_NH is not None
+        return dict(zip(self.decisions, draws.index_NH[n].tolist(), strict=True))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """To the logits' device; the host does not wait for it."""
+        if self.logits_HK.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.logits_HK.device, non_blocking=True)
 
     def log_probability(self, draws: Draws) -> Tensor:
         """log p of every draw under softmax(a), shape (N,), differentiable."""
-        log_p_HK = self.logits_HK.masked_fill(draws.absent_HK, -torch.inf).log_softmax(1)
-        log_p_NHK = log_p_HK.expand(len(draws.index_NH), -1, -1)
-        return log_p_NHK.gather(2, draws.index_NH[:, :, None]).sum((1, 2))
-
-    def sample(self, temperature: float, mode: Mode, generator: torch.Generator, gradient: bool = True) -> None:
-        """One draw, in use."""
-        self.use(self.draws(1, temperature, mode, generator), 0, gradient)
+        assert draws.index_NH is not None
+        log_p_HK = self.logits_HK.masked_fill(self._sent(draws.absent_HK), -torch.inf).log_softmax(1)
+        index_NH1 = self._sent(draws.index_NH)[:, :, None]
+        return log_p_HK.expand(len(index_NH1), -1, -1).gather(2, index_NH1).sum((1, 2))
 
     def drawn(self) -> dict[str, int]:
         """The option numbers of the current one-hot draw."""
@@ -176,7 +228,7 @@ class Relaxation(nn.Module):
         index = {key: decision.index(choices[key]) for key, decision in self.decisions.items()}
         hard_HK = torch.zeros_like(self.logits_HK)
         hard_HK[torch.arange(len(index)), list(index.values())] = 1.0
-        self.draw.set(self._rows(hard_HK), index)
+        self.draw.set(self.rows(hard_HK), index)
 
     def mix(self) -> None:
         """The draw in which every option counts by its probability, without gradient."""
@@ -186,11 +238,11 @@ class Relaxation(nn.Module):
         """Logits plus Gumbel noise: their largest sum is a sample (perturb-and-MAP, Papandreou and Yuille 2011)."""
         uniform_HK = torch.rand(self.logits_HK.shape, generator=generator, dtype=torch.float64)
         noisy_HK = self.logits_HK.detach().cpu() + _gumbel(uniform_HK)
-        return {key: row.tolist() for key, row in self._rows(noisy_HK).items()}
+        return {key: row.tolist() for key, row in self.rows(noisy_HK).items()}
 
     def distribution(self) -> dict[str, Tensor]:
         """softmax(a) of every decision, differentiable: the probabilities that a draw takes each option."""
-        return self._rows(self.logits_HK.masked_fill(self.absent_HK, -torch.inf).softmax(1))
+        return self.rows(self.logits_HK.masked_fill(self.absent_HK, -torch.inf).softmax(1))
 
     def probabilities(self) -> dict[str, Tensor]:
         """softmax(a) of every decision, without gradient, on the CPU."""
@@ -202,18 +254,11 @@ class Relaxation(nn.Module):
         return -(log_p_HK.exp() * log_p_HK).sum() / max(len(self.decisions), 1)
 
     def logits(self) -> dict[str, list[float]]:
-        return {key: row.tolist() for key, row in self._rows(self.logits_HK.detach().cpu()).items()}
+        return {key: row.tolist() for key, row in self.rows(self.logits_HK.detach().cpu()).items()}
 
-    def _rows(self, rows_HK: Tensor) -> dict[str, Tensor]:
+    def rows(self, rows_HK: Tensor) -> dict[str, Tensor]:
+        """A padded (H, K) tensor as one row of options for every decision."""
         return {key: rows_HK[h, : len(d.options)] for h, (key, d) in enumerate(self.decisions.items())}
-
-
-def leave_one_out(loss_R: Tensor, log_p_R: Tensor) -> Tensor:
-    """A surrogate whose gradient is the unbiased estimate of grad E[loss]: each loss against the mean of the others."""
-    loss_R = loss_R.detach()
-    draws = len(loss_R)
-    advantage_R = (loss_R - loss_R.mean()) * draws / (draws - 1)
-    return (advantage_R * log_p_R).mean()
 
 
 def entropies(probabilities: Mapping[str, Tensor]) -> dict[str, float]:

@@ -16,9 +16,9 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.finite import Watch
 from dnas.run.schedules import make_optimiser
-from dnas.search.budget import Budget
 from dnas.search.config import SearchConfig
-from dnas.search.relaxation import Draws, Relaxation, leave_one_out
+from dnas.search.estimators.estimator import Estimator
+from dnas.search.relaxation import Relaxation
 
 
 class Steps:
@@ -38,11 +38,12 @@ class Steps:
         net: ReIDNet,
         relaxation: Relaxation,
         objective: Objective,
-        budget: Budget,
+        estimator: Estimator,
         train: Images,
         logit_images: Images,
     ) -> None:
-        self.config, self.net, self.relaxation, self.objective, self.budget = config, net, relaxation, objective, budget
+        self.config, self.net, self.relaxation, self.objective = config, net, relaxation, objective
+        self.estimator = estimator
         self.train, self.logit_images = train, logit_images
         self.weight_optimiser = make_optimiser(net.parameters(), config.optim)
         self.logit_optimiser = torch.optim.Adam(relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
@@ -62,7 +63,7 @@ class Steps:
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.config.optim.lr_at(at)
         terms = self._terms(self.train, indices, (epoch, step, 0), at)
-        shared = self._shared(at) if joint else {}
+        shared = self.estimator.terms(at / self.config.optim.epochs) if joint else {}
         loss = sum(terms.values(), torch.zeros((), device=self._device))
         self.weight_optimiser.zero_grad(set_to_none=True)
         self.logit_optimiser.zero_grad(set_to_none=True)
@@ -81,30 +82,18 @@ class Steps:
         return terms
 
     def logits(self, indices: NDArray[np.int64], epoch: int, step: int, at: float) -> dict[str, Tensor]:
-        """One step of the logits alone under the current draw; the weights get no gradient."""
-        self.watch.begin(self.net)
-        terms = self._terms(self.logit_images, indices, (epoch, step, 1), at, follow=False)
-        shared = self._shared(at)
-        loss = sum(terms.values(), torch.zeros((), device=self._device))
-        total = sum(shared.values(), loss * distributed.world()) / distributed.world()
-        return self._step_logits(total, at, {**terms, **shared}, sum(shared.values(), loss))
-
-    def score(self, indices: NDArray[np.int64], epoch: int, step: int, at: float, draws: Draws) -> dict[str, Tensor]:
-        """One step of the logits by the score function: one batch under all draws but the first, without backward."""
+        """One step of the logits alone, by the estimator; the weights get no gradient."""
         self.watch.begin(self.net)
         inputs, labels = self._batch(self.logit_images, indices, (epoch, step, 1))
-        losses, costs, progress = [], [], at / self.config.optim.epochs
-        with torch.no_grad():
-            for n in range(1, len(draws.index_NH)):
-                self.relaxation.use(draws, n)
-                terms = self.objective(self.net(inputs), labels, progress, follow=False)
-                cost = torch.full((), float(self.budget.count.at(self.relaxation.drawn())), device=self._device)
-                costs.append(self.budget.excess(cost, progress))
-                losses.append(sum(terms.values(), torch.zeros((), device=self._device)))
-        loss_R = torch.stack(losses) + torch.stack(costs)
-        surrogate = leave_one_out(loss_R, self.relaxation.log_probability(draws)[1:]) + self._settling(at)
-        watched = {"cost": torch.stack(costs).sum()}
-        return self._step_logits(surrogate / distributed.world(), at, watched, loss_R.mean())
+        progress = at / self.config.optim.epochs
+
+        def loss() -> Tensor:
+            terms = self.objective(self.net(inputs), labels, progress, follow=False)
+            return sum(terms.values(), torch.zeros((), device=self._device))
+
+        lesson = self.estimator.learn(loss, progress)
+        share = lesson.task + lesson.shared / distributed.world()
+        return self._step_logits(share, at, lesson.watched, lesson.value)
 
     def _step_logits(self, share: Tensor, at: float, watched: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
         """Backward of this rank's share of the loss to the logits, and a step if everything is finite."""
@@ -137,14 +126,3 @@ class Steps:
         batch = images.take(torch.from_numpy(indices[rows]), self._device)
         numbers = draw(len(indices), seeds.generator(self.config.seed, "augment", *seed))[rows]
         return self.augment(batch, numbers), batch.labels
-
-    def _shared(self, at: float) -> dict[str, Tensor]:
-        """Terms of the logits alone: the expected cost, and the entropy of the choices if that is wanted."""
-        cost = self.budget.expected_excess(self.relaxation, at / self.config.optim.epochs)
-        return {"cost": cost} | ({"entropy": self._settling(at)} if self.config.arch.entropy else {})
-
-    def _settling(self, at: float) -> Tensor:
-        """The entropy of the choices: sought at first, avoided at the end."""
-        if self.config.arch.entropy == 0:
-            return torch.zeros((), device=self._device)
-        return self.config.arch.entropy * (2 * at / self.config.optim.epochs - 1) * self.relaxation.mean_entropy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -100,27 +102,28 @@ class OpenWidth(nn.Module):
 
 
 class OpenSources(nn.Module):
-    """The states that feed a node under the draw: the drawn pair, or every state weighted by its pairs."""
+    """The edges that feed a node, added up: those of the drawn pair, or of all pairs, weighted."""
 
     def __init__(self, inputs: OneOf, draw: Draw) -> None:
         super().__init__()
         self.key, self.draw = inputs.key, draw
         self.pairs = [pair.states for pair in inputs.options.values() if isinstance(pair, Pair)]
 
-    def forward(self) -> list[tuple[int, Tensor | None]]:
-        weights_K = self.draw.weights[self.key]
-        if self.draw.index is None:
-            states = sorted({state for pair in self.pairs for state in pair})
-            return [
-                (state, torch.stack([weights_K[k] for k, pair in enumerate(self.pairs) if state in pair]).sum())
-                for state in states
-            ]
-        k = self.draw.index[self.key]
-        return [(state, weights_K[k] if weights_K.requires_grad else None) for state in self.pairs[k]]
+    def forward(self, edge: Callable[[int], Tensor]) -> Tensor:
+        known: dict[int, Tensor] = {}  # several pairs have an edge in common
+
+        def both(k: int) -> Tensor:
+            for state in self.pairs[k]:
+                if state not in known:
+                    known[state] = edge(state)
+            first, *others = (known[state] for state in self.pairs[k])
+            return sum(others, first)
+
+        return self.draw.combine(self.key, both, len(self.pairs))
 
 
 class Mixed(nn.Module):
-    """An operation choice: the weighted sum of all options, or the one drawn option alone."""
+    """An operation choice: what the draw makes of the options."""
 
     def __init__(self, one_of: OneOf, operations: list[nn.Module], draw: Draw) -> None:
         super().__init__()
@@ -128,13 +131,7 @@ class Mixed(nn.Module):
         self.operations = nn.ModuleList(operations)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights_K = self.draw.weights[self.key].to(x.dtype)
-        if self.draw.index is None:
-            parts = [weight * operation(x) for weight, operation in zip(weights_K, self.operations, strict=True)]
-            return torch.stack(parts).sum(0) if len(parts) > 8 else sum(parts[1:], parts[0])
-        k = self.draw.index[self.key]
-        y: Tensor = self.operations[k](x)
-        return y * weights_K[k] if weights_K.requires_grad else y  # the factor is 1: straight-through
+        return self.draw.combine(self.key, lambda k: self.operations[k](x), len(self.operations))
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ class Builder(ABC):
 
     @abstractmethod
     def sources(self, inputs: OneOf | Pair) -> nn.Module:
-        """A module that returns the states that feed a node, each with its weight (none: one)."""
+        """A module that adds up the edges that feed a node; it is called with what computes the edge from a state."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from dnas.nn.chain import Skip
+from dnas.search.estimators.score import leave_one_out
 from dnas.search.health import Health, Moves, examine, idle_share
-from dnas.search.relaxation import Relaxation, leave_one_out
+from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.cost import Cost, conv
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, Decision, OneOf, Spec, decisions, fill
 from search_spaces.cells_reid import cell, cells_reid
+from tests.estimators import estimator
 from tests.spaces import ALL, random_choices
 
 CHANNELS, SITES, STEPS = 6, 8, 400
@@ -67,11 +69,11 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
         parts = [(module(x) - target).square().mean() for module in modules]  # type: ignore[union-attr]
         return torch.stack(parts).mean()
 
-    moves = Moves(KNOWN)
+    moves, drawing = Moves(KNOWN), estimator("score", relaxation)
     for step in range(STEPS):
         dropout = idle_dropout * (1 - step / STEPS)
-        draws = relaxation.draws(9, 1.0, "score", generator, dropout)
-        relaxation.use(draws, 0)
+        drawing.draw(9, 1.0, generator, dropout)
+        drawing.use(0)
         weights.zero_grad()
         task = loss()
         if task.requires_grad:  # nothing to train where every site skips
@@ -80,10 +82,10 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
         with torch.no_grad():
             losses = []
             for n in range(1, 9):
-                relaxation.use(draws, n)
+                drawing.use(n)
                 losses.append(loss())
         logits.zero_grad()
-        leave_one_out(torch.stack(losses), relaxation.log_probability(draws)[1:]).backward()
+        leave_one_out(torch.stack(losses), relaxation.log_probability(drawing.draws)[1:]).backward()
         logits.step()
         counts = moves.follow(relaxation.logits())
     best = {key: KNOWN[key].options[int(p.argmax())] for key, p in relaxation.probabilities().items()}

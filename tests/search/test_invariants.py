@@ -13,6 +13,7 @@ from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import ChannelMask, MaskedBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
 from dnas.space.spec import Choice, Space, decisions, fill
+from tests.estimators import estimator, sample
 from tests.spaces import ALL, CELLS, random_choices
 
 
@@ -99,7 +100,7 @@ def test_expected_cost_is_the_mean_over_independent_draws(space: Space) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = []
     for _ in range(4000):
-        relaxation.sample(1.0, "sampled", generator, gradient=False)
+        sample("sampled", relaxation, generator, gradient=False)
         assert relaxation.draw.index is not None
         drawn.append(float(cost.at(relaxation.draw.index)))
     samples = torch.tensor(drawn)
@@ -131,9 +132,11 @@ def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: 
     x = torch.randn(6, 3, space.height, space.width)
     gumbel = -(-torch.rand_like(relaxation.logits_HK).log()).log()
     cost = space.spec.cost(space.input).macs
+    drawing = estimator("full", relaxation)
 
     def loss() -> Tensor:
-        relaxation.use(relaxation.draws_for(gumbel[None], 2.0, "full"), 0, gradient=True)
+        drawing.draws = relaxation.draws_for(gumbel[None], 2.0, one_hot=False)
+        drawing.use(0, gradient=True)
         value: Tensor = net(x).embedding_BD.tanh().mean() + cost.expected(relaxation.draw.weights) / 1e6
         return value
 
@@ -157,11 +160,13 @@ def test_sampled_gradient_has_its_closed_form() -> None:
     from dnas.space.spec import Decision
 
     relaxation = Relaxation({"op": Decision("op", ("one", "half"))})
+    drawing = estimator("sampled", relaxation)
     values, tau = torch.tensor([1.0, 0.5]), 0.7
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         gumbel = -(-torch.rand(1, 2, generator=generator).log()).log()
-        relaxation.use(relaxation.draws_for(gumbel[None], tau, "sampled"), 0, gradient=True)
+        drawing.draws = relaxation.draws_for(gumbel[None], tau)
+        drawing.use(0, gradient=True)
         assert relaxation.draw.index is not None
         k = relaxation.draw.index["op"]
         y = relaxation.draw.weights["op"][k] * values[k]
@@ -183,7 +188,7 @@ def test_draw_frequencies_follow_the_softmax() -> None:
         relaxation.logits_HK[0] = torch.tensor([0.5, -0.5, 1.0])
     generator, counts = torch.Generator().manual_seed(1), torch.zeros(3)
     for _ in range(6000):
-        relaxation.sample(0.3, "sampled", generator, gradient=False)
+        sample("sampled", relaxation, generator, gradient=False)
         assert relaxation.draw.index is not None
         counts[relaxation.draw.index["a"]] += 1
         assert relaxation.draw.index["b"] < 2

@@ -13,12 +13,16 @@ from dnas.run import seeds
 from dnas.run.position import Pauses, Stop
 from dnas.run.schedules import OptimConfig, geometric
 from dnas.search.config import ArchConfig, SearchConfig
+from dnas.search.estimators.estimator import Estimator
+from dnas.search.estimators.sampled import Sampled
+from dnas.search.estimators.score import leave_one_out
 from dnas.search.loop import Search
-from dnas.search.relaxation import Draws, Mode, Relaxation, leave_one_out
+from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Decision, OneOf
 from search_spaces import SPACES
+from tests.estimators import estimator, sample
 
 OPS = torch.tensor([1.0, 0.5])
 """Two operations that output a number; the loss is (y - 1)^2, so at equal logits the true gradient is -1/16."""
@@ -38,7 +42,7 @@ def test_straight_through_is_biased_and_the_score_is_not() -> None:
     assert true[0, 0] == pytest.approx(-1 / 16)
     generator, total = torch.Generator().manual_seed(0), torch.zeros(1, 2)
     for _ in range(3000):
-        relaxation.sample(1.0, "sampled", generator)
+        sample("sampled", relaxation, generator)
         relaxation.logits_HK.grad = None
         k = relaxation.drawn()["op"]
         y = relaxation.draw.weights["op"][k] * OPS[k]  # only the drawn operation is run
@@ -72,7 +76,7 @@ def test_straight_through_is_blind_before_a_batch_norm() -> None:
 
     def gradient(network: nn.Module) -> float:
         relaxation.logits_HK.grad = None
-        relaxation.sample(1.0, "sampled", torch.Generator().manual_seed(1))
+        sample("sampled", relaxation, torch.Generator().manual_seed(1))
         (network(images) * weights).mean().backward()
         assert relaxation.logits_HK.grad is not None
         return float(relaxation.logits_HK.grad.abs().max())
@@ -82,13 +86,14 @@ def test_straight_through_is_blind_before_a_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("mode", ["sampled", "score"])
-def test_draws_are_one_hot_and_their_probability_is_theirs(mode: Mode) -> None:
+def test_draws_are_one_hot_and_their_probability_is_theirs(mode: str) -> None:
     relaxation = Relaxation({"a": Decision("a", ("x", "y", "z")), "b": Decision("b", (1, 2), "width")})
     nn.init.normal_(relaxation.logits_HK)
-    draws = relaxation.draws(50, 1.0, mode, torch.Generator().manual_seed(0))
-    log_p_N, p = relaxation.log_probability(draws), relaxation.probabilities()
+    drawing = estimator(mode, relaxation)
+    drawing.draw(50, 1.0, torch.Generator().manual_seed(0))
+    log_p_N, p = relaxation.log_probability(drawing.draws), relaxation.probabilities()
     for n in range(50):
-        relaxation.use(draws, n)
+        drawing.use(n)
         drawn = relaxation.drawn()
         assert float(log_p_N[n].exp().detach()) == pytest.approx(
             float(p["a"][drawn["a"]] * p["b"][drawn["b"]]), rel=1e-5
@@ -96,7 +101,7 @@ def test_draws_are_one_hot_and_their_probability_is_theirs(mode: Mode) -> None:
         for key, weights in relaxation.draw.weights.items():
             assert weights.tolist() == [float(k == drawn[key]) for k in range(len(weights))]
             assert not weights.requires_grad
-    relaxation.use(draws, 0, gradient=True)
+    drawing.use(0, gradient=True)
     assert relaxation.draw.weights["a"].requires_grad == (mode == "sampled")
 
 
@@ -107,27 +112,28 @@ def test_a_look_at_the_supernet_does_not_stop_its_training() -> None:
     relaxation.fix({"w": 4})
     with torch.inference_mode():
         relaxation.draw.mask(c)
-    relaxation.sample(1.0, "sampled", torch.Generator().manual_seed(0))
+    sample("sampled", relaxation, torch.Generator().manual_seed(0))
     (relaxation.draw.mask(c) * torch.arange(8)).sum().backward()
     assert relaxation.logits_HK.grad is not None
     assert bool(relaxation.logits_HK.grad.any())
 
 
 @pytest.mark.parametrize("mode", ["full", "sampled", "score"])
-def test_idle_dropout_leaves_out_skip_and_zero(mode: Mode) -> None:
+def test_idle_dropout_leaves_out_skip_and_zero(mode: str) -> None:
     known = {
         "a": Decision("a", ("skip", "conv", "zero"), idle=(0, 2)),
         "only idle": Decision("only idle", ("skip", "zero"), idle=(0, 1)),
         "w": Decision("w", (8, 16), "width"),
     }
     relaxation = Relaxation(known)
+    drawing = estimator(mode, relaxation)
     for step in range(20):
-        draws = relaxation.draws(2, 1.0, mode, torch.Generator().manual_seed(step), idle_dropout=1.0)
-        relaxation.use(draws, 1)
+        drawing.draw(2, 1.0, torch.Generator().manual_seed(step), idle_dropout=1.0)
+        drawing.use(1)
         assert relaxation.draw.weights["a"].tolist() == [0.0, 1.0, 0.0]
         assert float(relaxation.draw.weights["only idle"].sum()) == pytest.approx(1.0)
         if mode == "score":  # what is left out has no part in the probability
-            assert float(relaxation.log_probability(draws)[0].detach()) == pytest.approx(-2 * math.log(2))
+            assert float(relaxation.log_probability(drawing.draws)[0].detach()) == pytest.approx(-2 * math.log(2))
 
 
 def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
@@ -137,11 +143,12 @@ def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
         torch.manual_seed(rank)
         relaxation = Relaxation({str(k): Decision(str(k), ("x", "y", "z")) for k in range(40)})
         torch.rand(rank)
+        drawing = estimator("score", relaxation)
         steps = []
         for step in range(3):
-            draws = relaxation.draws(2, 1.0, "score", seeds.generator(7, "draw", 2, step), 0.5)
+            drawing.draw(2, 1.0, seeds.generator(7, "draw", 2, step), 0.5)
             for n in range(2):
-                relaxation.use(draws, n)
+                drawing.use(n)
                 steps.append(dict(relaxation.drawn()))
         drawn.append(steps)
     assert drawn[0] == drawn[1]
@@ -161,23 +168,21 @@ def test_temperature_follows_its_schedule() -> None:
 
 
 def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epoch by epoch: the temperature of every draw, idle dropout, and which epochs train logits."""
-    used: list[tuple[float, float]] = []
+    """Epoch by epoch: how many draws there are, their temperature, idle dropout, and which epochs train logits."""
+    used: list[tuple[int, float, float]] = []
     gradients: list[bool] = []
-    draws, use = Relaxation.draws, Relaxation.use
+    draw, use = Estimator.draw, Sampled.use
 
-    def spy_draws(
-        self: Relaxation, count: int, temperature: float, mode: Mode, generator: torch.Generator, idle: float
-    ) -> Draws:
-        used.append((temperature, idle))
-        return draws(self, count, temperature, mode, generator, idle)
+    def spy_draw(self: Estimator, count: int, temperature: float, generator: torch.Generator, idle: float) -> None:
+        used.append((count, temperature, idle))
+        draw(self, count, temperature, generator, idle)
 
-    def spy_use(self: Relaxation, drawn: Draws, n: int, gradient: bool = False) -> None:
+    def spy_use(self: Sampled, n: int, gradient: bool = False) -> None:
         gradients.append(gradient)
-        use(self, drawn, n, gradient)
+        use(self, n, gradient)
 
-    monkeypatch.setattr(Relaxation, "draws", spy_draws)
-    monkeypatch.setattr(Relaxation, "use", spy_use)
+    monkeypatch.setattr(Estimator, "draw", spy_draw)
+    monkeypatch.setattr(Sampled, "use", spy_use)
     config = SearchConfig(
         str(pedestrians), str(tmp_path / "run"), holdout=0.4, eval_every=0, device="cpu",
         optim=OptimConfig(epochs=4, identities=3, images=2),
@@ -193,8 +198,9 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
         before.append(state.relaxation.logits_HK.detach().clone())
         metrics = state._train_epoch(Pauses(config.checkpoint, state.position, Stop(), lambda: None))
         assert used
-        for temperature, idle in used:
+        for count, temperature, idle in used:
             assert (temperature, idle) == (pytest.approx(4.0 * 0.5**epoch), pytest.approx(0.6 * (1 - epoch / 3)))
+            assert count == (2 if epoch else 1)  # none that is not used
         assert metrics["temperature"] == pytest.approx(4.0 * 0.5**epoch)
         trained = not torch.equal(before[-1], state.relaxation.logits_HK)
         assert trained == (epoch >= 1) == any(gradients)

@@ -32,12 +32,15 @@ from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
 from dnas.nn.reid_net import Output
 from dnas.run import seeds
+from dnas.search.budget import Budget
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
+from dnas.search.estimators import ESTIMATORS
+from dnas.search.estimators.estimator import Estimator
 from dnas.search.loop import Search
-from dnas.search.relaxation import Mode, Relaxation
+from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.holes import Shape
-from dnas.space.spec import OneOf, Spec, decisions, fill, image
+from dnas.space.spec import Builder, OneOf, Space, Spec, decisions, fill, image
 from search_spaces import SPACES
 
 Step = Callable[[], None]
@@ -47,13 +50,18 @@ class Training:
     """A training step of a network, open or closed."""
 
     def __init__(
-        self, spec: Spec, x: Shape, batch: int, device: torch.device, mode: Mode = "sampled", last: bool = True
+        self, spec: Spec, x: Shape, batch: int, device: torch.device, mode: str = "sampled", last: bool = True
     ):
         torch.manual_seed(0)
-        self.device, self.mode = device, mode
+        self.device = device
         known = decisions(spec)
-        self.relaxation = Relaxation(known).to(device) if known else None
-        builder = SupernetBuilder(self.relaxation.draw, share=False) if self.relaxation else PlainBuilder()
+        self.estimator: Estimator | None = None
+        builder: Builder = PlainBuilder()
+        if known:
+            relaxation = Relaxation(known).to(device)
+            builder = SupernetBuilder(relaxation.draw, share=False)
+            space = Space("bench", spec, x.height, x.width)
+            self.estimator = ESTIMATORS[mode](relaxation, Budget(BudgetConfig(), space), ArchConfig(mode))
         self.format = torch.channels_last if last else torch.contiguous_format
         self.net = spec.build(x, builder).to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.images = torch.randn(batch, 3, x.height, x.width, device=device).contiguous(memory_format=self.format)
@@ -61,8 +69,9 @@ class Training:
         self.generator = torch.Generator().manual_seed(0)
 
     def __call__(self) -> None:
-        if self.relaxation is not None:
-            self.relaxation.sample(1.0, self.mode, self.generator)
+        if self.estimator is not None:
+            self.estimator.draw(1, 1.0, self.generator)
+            self.estimator.use(0, gradient=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.net(self.images).square().mean()
         self.optimiser.zero_grad(set_to_none=True)
@@ -137,7 +146,7 @@ def row(table: Table, name: str, above: list[float], below: list[float]) -> floa
 
 
 @contextlib.contextmanager
-def search_state(mode: Mode, device: torch.device) -> Iterator[Search]:
+def search_state(mode: str, device: torch.device) -> Iterator[Search]:
     """A search on synthetic pedestrians, ready to step."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -153,20 +162,20 @@ def step_parts(state: Search) -> dict[str, Step]:
     """The parts of a step, and the whole, at the end of the schedules (so that the bound is awake)."""
     batch = state._sampler(state.train).epoch(0)[0]
     held = state._sampler(state.logit_images).epoch(0)[0]
-    at, mode = 0.99 * state.config.optim.epochs, state.config.arch.mode
+    at = 0.99 * state.config.optim.epochs
     generator = seeds.generator(0, "draw")
     state.net.train()
 
+    def sample() -> None:
+        state.estimator.draw(1, 1.0, generator)
+        state.estimator.use(0)
+
     def logits() -> None:
-        if mode == "score":
-            draws = state.relaxation.draws(1 + state.config.arch.draws, 1.0, mode, generator)
-            state.steps.score(held, 0, 0, at, draws)
-        else:
-            state.relaxation.sample(1.0, mode, generator)
-            state.steps.logits(held, 0, 0, at)
+        state.estimator.draw(1 + state.estimator.lessons, 1.0, generator)
+        state.steps.logits(held, 0, 0, at)
 
     def weights() -> None:
-        state.relaxation.sample(1.0, mode, generator, gradient=False)
+        sample()
         state.steps.weights(batch, 0, 0, at, False)
 
     def whole() -> None:
@@ -178,7 +187,7 @@ def step_parts(state: Search) -> dict[str, Step]:
     taken = state.train.take(torch.from_numpy(batch), state.device)
     labels = taken.labels
     inputs = augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
-    state.relaxation.sample(1.0, mode, generator, gradient=False)
+    sample()
     output = state.net(inputs)
 
     def objective() -> None:
@@ -192,7 +201,7 @@ def step_parts(state: Search) -> dict[str, Step]:
         "augmentation": lambda: void(
             augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
         ),
-        "draw": lambda: state.relaxation.sample(1.0, mode, generator),
+        "draw": sample,
         "losses with the bound, backward to the features": objective,
         "expected cost": lambda: void(state.budget.count.expected(state.relaxation.distribution())),
         "deriving (once an epoch)": lambda: void(state.budget.derive(state.relaxation)),
@@ -205,7 +214,7 @@ def void(_: object) -> None:
 
 def whole_step(rounds: int, device: torch.device, found: dict[str, float], console: Console) -> None:
     """(c) images per second of a whole step, with its parts."""
-    modes: tuple[Mode, ...] = ("score", "sampled")
+    modes: tuple[str, ...] = ("score", "sampled")
     for mode in modes:
         with search_state(mode, device) as state:
             seconds = interleaved(step_parts(state), rounds)
