@@ -12,6 +12,7 @@ from dnas.space.spec import Space
 from search_spaces.attention_sites import attention_sites
 from search_spaces.cells_reid import cells_reid
 from search_spaces.fbnetv2_reid import LARGE_OPS, fbnetv2_reid, tiny_reid
+from search_spaces.nas_bench_201 import nas_bench_201
 
 SPACES: Mapping[str, Space] = {
     space.name: space
@@ -25,6 +26,8 @@ SPACES: Mapping[str, Space] = {
         fbnetv2_reid("fbnetv2_reid_ops", plan=LARGE_OPS),
         cells_reid("cells_reid", stem=(16, 32), plan="NNRNNRNN", width=16, head=1024, height=256),
         cells_reid("cells_reid_tiny", stem=(16,), plan="RNRN", width=8, head=256, height=128),
+        nas_bench_201(),
+        nas_bench_201("nas_bench_201_small", channels=16, cells=1, side=16),
         attention_sites("attention_sites_resnet50", "resnet50"),
         attention_sites("attention_sites_mobilenet_v2", "mobilenet_v2"),
         attention_sites("attention_sites_vit_s_16", "vit_s_16", cells=("none", "dcs")),

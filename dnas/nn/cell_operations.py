@@ -21,28 +21,32 @@ from dnas.space.spec import Builder, Leaf, Spec
 
 @dataclass(frozen=True)
 class NormConv(Spec):
-    """ReLU, convolution 1x1 with stride, batch norm: fits a cell's input, or steps down where `skip` cannot.
+    """ReLU, convolution, batch norm. 1x1, it fits a cell's input, or steps down where `skip` cannot.
 
     `width` none: as many channels as come in.
     """
 
     width: int | None = None
     stride: int = 1
+    kernel: int = 1
 
     @property
     def label(self) -> str:
-        return "conv 1x1" + (f" s{self.stride}" if self.stride > 1 else "")
+        return f"conv {self.kernel}x{self.kernel}" + (f" s{self.stride}" if self.stride > 1 else "")
 
     def out(self, x: Shape) -> Shape:
         return x.down(self.stride).with_channels(Channels.of(self.width) if self.width else x.channels)
 
     def cost(self, x: Shape) -> cost.Cost:
         y = self.out(x)
-        return cost.conv(x.channels, y.channels, 1, y.positions) + cost.norm(y.channels)
+        return cost.conv(x.channels, y.channels, self.kernel, y.positions) + cost.norm(y.channels)
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
-        c_out = self.out(x).channels
-        conv = StridedPointwise(x.channels.size, c_out.size, self.stride)
+        c_in, c_out = x.channels, self.out(x).channels
+        if self.kernel == 1:
+            conv: nn.Module = StridedPointwise(c_in.size, c_out.size, self.stride)
+        else:
+            conv = nn.Conv2d(c_in.size, c_out.size, self.kernel, self.stride, self.kernel // 2, bias=False)
         return nn.Sequential(nn.ReLU(), conv, builder.norm(c_out))
 
 
@@ -86,10 +90,11 @@ class SeparableConv(Spec):
 
 @dataclass(frozen=True)
 class Pool(Spec):
-    """Average or maximum over 3 x 3 positions, then batch norm."""
+    """Average or maximum over 3 x 3 positions, then batch norm if there is `norm`."""
 
     kind: Literal["max", "avg"]
     stride: int = 1
+    norm: bool = True
 
     @property
     def label(self) -> str:
@@ -99,14 +104,14 @@ class Pool(Spec):
         return x.down(self.stride)
 
     def cost(self, x: Shape) -> cost.Cost:
-        return cost.norm(x.channels)
+        return cost.norm(x.channels) if self.norm else cost.Cost()
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         if self.kind == "max":
             pool: nn.Module = nn.MaxPool2d(3, self.stride, 1)
         else:
             pool = nn.AvgPool2d(3, self.stride, 1, count_include_pad=False)
-        return nn.Sequential(pool, builder.norm(x.channels))
+        return nn.Sequential(pool, builder.norm(x.channels)) if self.norm else pool
 
 
 @dataclass(frozen=True)

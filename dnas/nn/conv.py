@@ -14,11 +14,12 @@ from dnas.space.spec import Builder, Spec
 
 @dataclass(frozen=True)
 class ConvNormAct(Spec):
-    """Convolution k x k, batch norm, h-swish. Output channels x ceil(H / s) x ceil(W / s)."""
+    """Convolution k x k, batch norm, h-swish if `activation`. Output channels x ceil(H / s) x ceil(W / s)."""
 
     width: int | Width
     kernel: int = 3
     stride: int = 1
+    activation: bool = True
 
     @property
     def label(self) -> str:
@@ -34,7 +35,7 @@ class ConvNormAct(Spec):
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         c_out = self.out(x).channels
         conv = nn.Conv2d(x.channels.size, c_out.size, self.kernel, self.stride, self.kernel // 2, bias=False)
-        return nn.Sequential(conv, builder.norm(c_out), nn.Hardswish())
+        return nn.Sequential(conv, builder.norm(c_out), *([nn.Hardswish()] if self.activation else []))
 
 
 class StridedPointwise(nn.Conv2d):

@@ -15,9 +15,10 @@ from typing import Any
 import networkx as nx
 
 from dnas.errors import UserError
-from dnas.nn.cell import CellStack, Step
+from dnas.nn.cell import CellStack
 from dnas.nn.cell_operations import Zero
 from dnas.nn.chain import Chain, Skip
+from dnas.nn.dense_cell import DenseCell
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import OneOf, Spec, plain
 
@@ -78,6 +79,8 @@ class _Tracer:
             return sources
         if isinstance(spec, CellStack):
             return self.cells(spec, x, sources, at)
+        if isinstance(spec, DenseCell):
+            return self.dense_cell(spec, x, sources, at)
         if isinstance(spec, OneOf):
             ends = []
             for k, option in enumerate(spec.options.values()):
@@ -154,16 +157,29 @@ class _Tracer:
                 ends = [
                     end
                     for s, _ in node.sources()
-                    for end in self.edge(node.edges[s], step, s, states[s], cell.into(f"{name} from {s}"))
+                    for end in self.edge(node.edges[s], step.state_shape(s), states[s], cell.into(f"{name} from {s}"))
                 ]
                 states.append([self.sum(name, step.state_shape(2), ends, cell.into(name))])
             joined = [end for state in states[2:] for end in state]
             before, last = last, [self.sum("side by side", step.out, joined, cell.into("out"))]
         return last
 
-    def edge(self, spec: Spec, step: Step, state: int, sources: list[int], at: _At) -> list[int]:
+    def dense_cell(self, spec: DenseCell, x: Shape, sources: list[int], at: _At) -> list[int]:
+        """The cell as a group: an operation for every edge that is there, its nodes as sums."""
+        cell = at.into("cell", group=f"{at.group} cell".strip())
+        states = [sources]
+        for node, edges in enumerate(spec.nodes, start=1):
+            name, live = f"node {node}", spec.live(node)
+            ends = [
+                end
+                for s, edge in enumerate(edges if live else ())
+                for end in self.edge(edge, x, states[s], cell.into(f"{name} from {s}"))
+            ]
+            states.append([self.sum(name, x, ends, cell.into(name))] if live else [])
+        return states[-1]
+
+    def edge(self, spec: Spec, x: Shape, sources: list[int], at: _At) -> list[int]:
         """The operation of an edge; an open one is a single node, zero is no edge."""
-        x = step.state_shape(state)
         if isinstance(spec, OneOf):
             y, weights = spec.out(x), self.view.weights.get(spec.key)
             title, weight = f"one of {len(spec.options)}", None
