@@ -15,6 +15,7 @@ from dnas.nn.cell_operations import HalfThen, NormConv, Pool, SeparableConv, Zer
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.dcs_attention import DCSAttention
+from dnas.nn.dense_cell import DenseCell, NormReLU, ResidualReduction
 from dnas.nn.inverted_residual import InvertedResidual
 from dnas.space.cost import Cost
 from dnas.space.holes import Channels, Shape
@@ -37,6 +38,23 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
     "inverted residual e1": (InvertedResidual(16, 3, 1), INPUT),
     "norm conv": (NormConv(8), INPUT),
     "norm conv s2": (NormConv(stride=2), INPUT),
+    "norm conv 3x3": (NormConv(8, 2, 3), INPUT),
+    "pool alone": (Pool("avg", norm=False), INPUT),
+    "dense cell": (
+        DenseCell(
+            (
+                (NormConv(),),
+                (
+                    Zero(),
+                    Pool("max"),
+                ),
+                (Skip(), Zero(), NormConv(kernel=3)),
+            )
+        ),
+        INPUT,
+    ),
+    "residual reduction": (ResidualReduction(16), INPUT),
+    "norm relu": (NormReLU(), INPUT),
     "separable": (SeparableConv(5), INPUT),
     "separable s2": (SeparableConv(3, 2), INPUT),
     "dilated": (SeparableConv(3, dilation=2, times=1), INPUT),
