@@ -222,14 +222,14 @@ def retrain(config: RetrainConfig) -> RunFolder:
     config = replace(config, device=distributed.start(config.device))
     state = Retraining(config)
     folder = RunFolder(config.out)
-    if distributed.rank() == 0:
-        source = None if config.genotype is None else genotype_path(config.genotype)
-        if source is not None and config.inherit and not folder.config_file.exists():
-            folder.save_inherited(load_tensors(source.parent / INHERITED))
-        copies = {} if source is None else {folder.genotype_file.name: read_json(source)}
-        RunFolder.create(config.out, "retrain", config, state.fingerprint, copies)
-    distributed.wait_for_all()
     with folder.locked():
+        if distributed.rank() == 0:
+            source = None if config.genotype is None else genotype_path(config.genotype)
+            if source is not None and config.inherit and not folder.config_file.exists():
+                folder.save_inherited(load_tensors(source.parent / INHERITED))
+            copies = {} if source is None else {folder.genotype_file.name: read_json(source)}
+            RunFolder.create(config.out, "retrain", config, state.fingerprint, copies)
+        distributed.wait_for_all()
         state.run(folder)
     return folder
 

@@ -53,7 +53,7 @@ class RunFolder:
     def create(
         path: str | Path, verb: str, config: object, data: dict[str, object], copies: Mapping[str, object]
     ) -> RunFolder:
-        """Start a run in a new folder.
+        """Start a run in a new folder. In `locked`: of two that start at once only one may write.
 
         Args:
             copies: contents of JSON files that the run will need, by their names.
@@ -157,17 +157,19 @@ class RunFolder:
         """Refuse a second process in this folder while this lasts. A process that dies lets go.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process has it, or nothing can be written there.
         """
         if distributed.rank() > 0:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise UserError(f"{self.path}: another process is running there") from None
+        except OSError as error:
+            raise UserError(f"out: {self.path} cannot be written ({error.strerror})") from error
         try:
             yield
         finally:

@@ -284,12 +284,12 @@ def search(config: SearchConfig, space: Space) -> RunFolder:
     """Run a search in a new folder. Under `torchrun` all processes call this, and the first one writes."""
     config = replace(config, device=distributed.start(config.device))
     state, folder = Search(config, space), RunFolder(config.out)
-    if distributed.rank() == 0:
-        table = config.budget.latency_table
-        copies = {} if table is None else {LATENCY: read_json(Path(table))}
-        RunFolder.create(config.out, "search", config, state.fingerprint, copies)
-    distributed.wait_for_all()
     with folder.locked():
+        if distributed.rank() == 0:
+            table = config.budget.latency_table
+            copies = {} if table is None else {LATENCY: read_json(Path(table))}
+            RunFolder.create(config.out, "search", config, state.fingerprint, copies)
+        distributed.wait_for_all()
         return _finish(state, folder)
 
 

@@ -172,6 +172,19 @@ def test_other_settings_are_named_and_refused_unless_forced(
     assert read_yaml(tmp_path / "run/config.yaml.1")["optim"]["epochs"] == 3
 
 
+@pytest.mark.parametrize("verb", ["search", "retrain"])
+def test_who_comes_second_writes_nothing(
+    verb: str, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs that start at once on one folder: the one that is refused leaves no word of its own there."""
+    words = {"search": ["search", "--holdout", "0.4"], "retrain": ["retrain", "--backbone", "resnet18"]}[verb]
+    small = ["--data", str(pedestrians), "--input.height", "32", "--input.width", "16", "--device", "cpu"]
+    with RunFolder(tmp_path / "run").locked():  # the first has it, and has not written yet
+        assert main([*words, *small, "--out", str(tmp_path / "run")]) == 2
+    assert "another process is running there" in capsys.readouterr().err
+    assert {file.name for file in (tmp_path / "run").iterdir()} <= {".lock"}
+
+
 def test_checkpoints_to_keep(pedestrians: Path, tmp_path: Path) -> None:
     words = [*ROAD, "--data", str(pedestrians), "--checkpoint.every_steps", "1"]
     for keep in (1, 4):
