@@ -27,7 +27,7 @@ class Front:
 
     cost: NDArray[np.int64]
     score: NDArray[np.float64]
-    picked: NDArray[np.int8]
+    picked: NDArray[np.int32]
 
     def pruned(self, limit: float) -> Front:
         order = np.lexsort((-self.score, self.cost))
@@ -94,12 +94,12 @@ def _eliminate(
     for h, key in enumerate(keys):
         points: dict[tuple[int, ...], Front] = {}
         for k, score in enumerate(scores[key][: len(decisions[key].options)]):
-            picked = np.full((1, len(keys)), -1, np.int8)
+            picked = np.full((1, len(keys)), -1, np.int32)
             picked[0, h] = k
             points[(k,)] = Front(np.zeros(1, np.int64), np.array([score]), picked)
         unary: tuple[str, ...] = (key,)
         factors.append((unary, points))
-    nobody = np.full((1, len(keys)), -1, np.int8)
+    nobody = np.full((1, len(keys)), -1, np.int32)
     for scope, table in cost.tables.items():
         points = {
             tuple(at): Front(np.array([table[at]], np.int64), np.zeros(1), nobody) for at in np.ndindex(table.shape)

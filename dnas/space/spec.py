@@ -208,6 +208,8 @@ def _fill(spec: Any, choices: Choices) -> Any:
         return choices[spec.key]
     if isinstance(spec, tuple):
         return tuple(_fill(part, choices) for part in spec)
+    if isinstance(spec, Mapping):
+        return {name: _fill(part, choices) for name, part in spec.items()}
     if is_dataclass(spec) and not isinstance(spec, type):
         return replace(spec, **{f.name: _fill(getattr(spec, f.name), choices) for f in fields(spec) if f.init})
     return spec

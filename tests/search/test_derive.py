@@ -7,6 +7,8 @@ import pytest
 
 from dnas.errors import UserError
 from dnas.search.derive import derive, smallest
+from dnas.space.cost import Count
+from dnas.space.holes import Channels, Width
 from dnas.space.spec import Space, decisions
 from tests.spaces import ALL
 
@@ -59,3 +61,12 @@ def test_without_a_budget_it_is_the_argmax() -> None:
     scores = {key: rng.normal(size=len(d.options)).tolist() for key, d in known.items()}
     choices = derive(known, scores, ALL[0].spec.cost(ALL[0].input).macs, None)
     assert choices == {key: d.options[int(np.argmax(scores[key]))] for key, d in known.items()}
+
+
+def test_widths_of_many_options() -> None:
+    """More options than a byte can number; only the budget keeps from the last."""
+    width = Width("w", tuple(range(1, 301)))
+    known = decisions(width)
+    scores, cost = {"w": [float(k) for k in range(300)]}, Count.of(Channels.of(width), 10)
+    assert derive(known, scores, cost, None) == {"w": 300}
+    assert derive(known, scores, cost, 2500) == {"w": 250}

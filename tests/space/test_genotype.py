@@ -1,18 +1,21 @@
 """A genotype's errors, by their text; and holes that contradict each other."""
 
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dnas.cli import main
 from dnas.errors import UserError
-from dnas.nn.chain import Chain
+from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
-from dnas.space.holes import Width
-from dnas.space.spec import OneOf, decisions, image
+from dnas.space.holes import Shape, Width
+from dnas.space.spec import Builder, Composite, Leaf, OneOf, Spec, decisions, fill, image
 from search_spaces import SPACES, load_space
 from tests.spaces import random_choices
 
@@ -81,6 +84,30 @@ def test_contradicting_holes_are_refused() -> None:
     uneven = OneOf("op", {"a": ConvNormAct(8), "b": ConvNormAct(16)})
     with pytest.raises(UserError, match="options must agree on their output shape"):
         uneven.out(image(8, 8))
+
+
+@dataclass(frozen=True)
+class Branches(Composite):
+    """Operations by name, and a width by name: what a user's description may hold."""
+
+    by_name: Mapping[str, Spec]
+    widths: Mapping[str, int | Width]
+    label = "branches"
+
+    def leaves(self, x: Shape) -> Iterator[Leaf]:
+        raise NotImplementedError
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        raise NotImplementedError
+
+
+def test_holes_in_mappings_are_found_and_filled() -> None:
+    branches = {"a": ConvNormAct(Width("a", (8, 16))), "b": OneOf("b", {"none": Skip(), "conv": ConvNormAct(8)})}
+    spec = Branches(branches, {"c": Width("c", (1, 2)), "d": 3})
+    assert list(decisions(spec)) == ["a", "b", "c"]
+    filled = fill(spec, {"a": 16, "b": "conv", "c": 2})
+    assert filled == Branches({"a": ConvNormAct(16), "b": ConvNormAct(8)}, {"c": 2, "d": 3})
+    assert decisions(filled) == {}
 
 
 def test_a_genotype_never_runs_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
