@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
+from dnas.errors import UserError
 from dnas.nn.builder import PlainBuilder
 from dnas.run.distributed import batch_norm
 from dnas.search.elastic import SharedInvertedResidual, can_share
@@ -68,14 +71,14 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
 
 
 class ChannelMask(nn.Module):
-    """x (B, C) times the channel mask, a vector that broadcasts."""
+    """x (B, C, ...) times the channel mask, a vector that broadcasts."""
 
     def __init__(self, c: Channels, draw: Draw) -> None:
         super().__init__()
         self.width, self.draw = c, draw
 
-    def forward(self, x_BC: Tensor) -> Tensor:
-        return x_BC * self.draw.mask(self.width).to(x_BC.dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.draw.mask(self.width).to(x.dtype).view(-1, *[1] * (x.dim() - 2))
 
 
 class ExcludeMasked(nn.Module):
@@ -134,19 +137,43 @@ class Mixed(nn.Module):
         return self.draw.combine(self.key, lambda k: self.operations[k](x), len(self.operations))
 
 
+@runtime_checkable
+class Sliced(Protocol):
+    """A module whose tensors, or those of modules inside it, are laid out in another way than one block of channels."""
+
+    def inherited(self, name: str, whole: Tensor) -> Tensor | None:
+        """What this module takes of a wider one's tensor `name` (dots lead inside); none: the leading entries."""
+
+
 @torch.no_grad()
-def inherit(child: nn.Module, supernet: nn.Module, choices: Choices) -> None:
-    """Copy the leading channels of every supernet tensor, at the centre of its kernel, into the child's tensor."""
+def inherit(
+    child: nn.Module, supernet: nn.Module, choices: Choices, owners: tuple[tuple[Sliced, str], ...] = ()
+) -> None:
+    """Copy into the child's tensors what they are of the supernet's: the leading entries, the centre of a kernel.
+
+    Only the kernel of a convolution is cut at its centre. Modules that are laid out otherwise say so (`Sliced`).
+
+    Args:
+        owners: the modules around `child` that say so, with the child's name in each.
+    """
     while isinstance(supernet, Mixed):
         supernet = supernet.operations[supernet.names.index(str(choices[supernet.key]))]
+    owners = (*owners, (child, "")) if isinstance(child, Sliced) else owners
     source = dict(supernet.named_parameters(recurse=False)) | dict(supernet.named_buffers(recurse=False))
     for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
-        whole = source[name]
-        starts = [
-            (have - want) // 2 if dim >= 2 else 0
-            for dim, (have, want) in enumerate(zip(whole.shape, tensor.shape, strict=True))
-        ]
-        tensor.copy_(whole[tuple(slice(start, start + n) for start, n in zip(starts, tensor.shape, strict=True))])
+        said = (owner.inherited(prefix + name, source[name]) for owner, prefix in reversed(owners))
+        part = next((part for part in said if part is not None), None)
+        part = _leading(child, source[name], tensor.shape) if part is None else part
+        if part.shape != tensor.shape:
+            found = f"found {tuple(part.shape)}, expected {tuple(tensor.shape)}"
+            raise UserError(f"{type(child).__name__}: inherited tensor '{name}': {found}")
+        tensor.copy_(part)
     children = dict(supernet.named_children())
     for name, module in child.named_children():
-        inherit(module, children[name], choices)
+        inherit(module, children[name], choices, tuple((owner, f"{prefix}{name}.") for owner, prefix in owners))
+
+
+def _leading(module: nn.Module, whole: Tensor, shape: torch.Size) -> Tensor:
+    kernel = 2 if isinstance(module, _ConvNd) else len(shape)  # the first dimension that is one of a kernel
+    starts = [0 if d < kernel else (whole.shape[d] - shape[d]) // 2 for d in range(len(shape))]
+    return whole[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
