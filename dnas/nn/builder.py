@@ -54,6 +54,9 @@ class PlainBuilder(Builder):
     def norm(self, c: Channels) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(self._closed(c))
 
+    def vector_norm(self, c: Channels) -> nn.BatchNorm1d:
+        return nn.BatchNorm1d(self._closed(c))
+
     def mask(self, c: Channels) -> nn.Module:
         self._closed(c)
         return nn.Identity()

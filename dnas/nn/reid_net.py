@@ -29,9 +29,9 @@ class ReIDNet(nn.Module):
 
     def __init__(self, spec: Spec, x: Shape, identities: int, builder: Builder | None = None) -> None:
         super().__init__()
-        dim = spec.out(x).channels
-        self.backbone = spec.build(x, builder or PlainBuilder())
-        self.neck = nn.BatchNorm1d(dim.size)
+        dim, builder = spec.out(x).channels, builder or PlainBuilder()
+        self.backbone = spec.build(x, builder)
+        self.neck = builder.vector_norm(dim)
         self.neck.bias.requires_grad_(False)  # the neck only scales: the embedding stays centred
         self.classifier = nn.Linear(dim.size, identities, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dnas.errors import UserError
@@ -31,6 +32,9 @@ class SupernetBuilder(PlainBuilder):
     def norm(self, c: Channels) -> nn.BatchNorm2d:
         return super().norm(c) if c.closed else MaskedBatchNorm2d(c, self.draw)
 
+    def vector_norm(self, c: Channels) -> nn.BatchNorm1d:
+        return super().vector_norm(c) if c.closed else MaskedBatchNorm1d(c, self.draw)
+
     def mask(self, c: Channels) -> nn.Module:
         return super().mask(c) if c.closed else ChannelMask(c, self.draw)
 
@@ -50,7 +54,7 @@ class SupernetBuilder(PlainBuilder):
         return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
 
 
-class MaskedBatchNorm2d(nn.BatchNorm2d):
+class MaskedBatchNorm(_BatchNorm):
     """Batch norm with the channel mask folded into gain and bias: no pass over the activations.
 
     For the linear outputs this is FBNetV2's mask exactly. Before an activation f with f(0) = 0 it is
@@ -68,6 +72,14 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         return batch_norm(input, self.running_mean, self.running_var, gain_C, bias_C, self.training, momentum, self.eps)
+
+
+class MaskedBatchNorm1d(MaskedBatchNorm, nn.BatchNorm1d):
+    """Over vectors (B, C)."""
+
+
+class MaskedBatchNorm2d(MaskedBatchNorm, nn.BatchNorm2d):
+    """Over maps (B, C, H, W)."""
 
 
 class ChannelMask(nn.Module):

@@ -62,6 +62,10 @@ class Builder(ABC):
         """Batch norm over maps (B, C, H, W) whose masked channels come out as zero."""
 
     @abstractmethod
+    def vector_norm(self, c: Channels) -> nn.BatchNorm1d:
+        """The same over vectors (B, C): for a head, where a description may end in an open width."""
+
+    @abstractmethod
     def mask(self, c: Channels) -> nn.Module:
         """A module that zeroes masked channels (the second dimension of its input)."""
 

@@ -92,6 +92,28 @@ def test_a_child_is_its_part_of_the_supernet(width: int, op: str) -> None:
         torch.testing.assert_close(net.train(training)(x), child.train(training)(x), rtol=0, atol=1e-10)
 
 
+def test_a_space_may_end_in_an_open_width() -> None:
+    """The neck's running statistics come from every draw: its masked channels must still be zero."""
+    space = Space("open", Chain((ConvNormAct(16, 3, 2), ConvNormAct(Width("w", (4, 6, 8))))), 9, 7)
+    relaxation = Relaxation(decisions(space.spec))
+    net = ReIDNet(space.spec, space.input, 5, SupernetBuilder(relaxation.draw)).double().train()
+    nn.init.normal_(net.neck.bias)
+    x = torch.randn(4, 3, 9, 7, dtype=torch.float64)
+    for width in (8, 6, 8):
+        relaxation.fix({"w": width})
+        net(x)
+    for width in (4, 6, 8):
+        relaxation.fix({"w": width})
+        child = ReIDNet(fill(space.spec, {"w": width}), space.input, 5).double()
+        inherit(child, net, {"w": width})
+        for training in (False, True):
+            found, expected = net.train(training)(x), child.train(training)(x)
+            torch.testing.assert_close(found.logits_BC, expected.logits_BC, rtol=0, atol=1e-10)
+            embedding_BD = expected.embedding_BD
+            torch.testing.assert_close(found.embedding_BD[:, :width], embedding_BD, rtol=0, atol=1e-10)
+            assert not bool(found.embedding_BD[:, width:].any())
+
+
 def test_only_kernels_are_cut_at_their_centre() -> None:
     wide, narrow = nn.Conv2d(4, 6, 5, bias=False), nn.Conv2d(3, 2, 3, bias=False)
     inherit(narrow, wide, {})
