@@ -4,9 +4,18 @@ import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of them share the cores; torch reads it when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from dnas.data.synthetic import SynthConfig, synthesise
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: so that workers which run them in parallel end together."""
+    items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "long")))
 
 
 @pytest.fixture(autouse=True)

@@ -188,6 +188,7 @@ def test_every_configuration_is_valid() -> None:
         assert from_plain(kind, {"data": "d", "out": "o", **model, **content}, file.name).data == "d"
 
 
+@pytest.mark.slow
 def test_the_four_models_train(pedestrians: Path, tmp_path: Path) -> None:
     """{RIB-DCS, RIB-CA} x {fixed, searched}, and RIB-DCS on a transformer: each configuration, cut to a few images."""
     configs = Path(__file__).parent.parent / "configs"

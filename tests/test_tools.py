@@ -18,11 +18,13 @@ def run(*words: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_runs_end_like_undisturbed_ones() -> None:
     assert run("tools/kill_runs.py", "--kills", "20", "--json") == {"kills": 20, "differences": 0}
 
 
+@pytest.mark.slow
 def test_files_from_strangers() -> None:
     found = run("tools/fuzz.py", "--cases", "2000", "--json")
     assert found["cases"] >= 2000

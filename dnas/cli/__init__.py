@@ -1,6 +1,7 @@
 """The command line: `dnas VERB --config F.yaml --data ROOT --out DIR [--key value ...]`; a file for each kind of verb.
 
-Bad input ends with one line and exit code 2.
+Bad input ends with one line and exit code 2. These files import what is heavy (torch, matplotlib) within functions
+only, so that `dnas --help` is quick.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from dnas.cli import data, drawing, measuring, reporting, showing, sweeping, training
+from dnas.cli import data, doctor, drawing, measuring, reporting, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
+from dnas.version import own_version
 
-MODULES = (training, showing, drawing, reporting, measuring, sweeping, data)
+MODULES = (training, showing, drawing, reporting, measuring, sweeping, data, doctor)
 VERBS: dict[str, Verb] = {name: verb for module in MODULES for name, verb in module.VERBS.items()}
 
 
 def _overview() -> Parser:
-    """For `dnas --help`, and for words that are no verb."""
-    parser = Parser(prog="dnas", description="Search, retrain and compare networks for person re-identification.")
+    """For `dnas`, `dnas --help` and `dnas --version`, and for words that are no verb."""
+    parser = Parser(
+        prog="dnas",
+        version=own_version(),
+        description="Search, retrain and compare networks for person re-identification.",
+    )
     verbs = parser.add_subcommands(dest="verb")
     for name, verb in VERBS.items():
         verbs.add_subcommand(name, Parser(description=verb.help), help=verb.help)
@@ -30,7 +36,7 @@ def _overview() -> Parser:
 def _run(arguments: Sequence[str]) -> None:
     name, words = (arguments[0] if arguments else ""), list(arguments[1:])
     if name not in VERBS:
-        _overview().parse_args(list(arguments))
+        _overview().parse_args(list(arguments) or ["--help"])
         return
     if name in training.VERBS:
         if any(word.split("=")[0] == "--resume" for word in words) and not {"-h", "--help"} & {*words}:
@@ -42,8 +48,6 @@ def _run(arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. The exit code is 0, 2 for bad input, 3 for a lost rank, 130 when interrupted (143 by SIGTERM)."""
-    from dnas.run import distributed
-
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _run(arguments)
@@ -51,20 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except OSError as error:
-        if lost := distributed.lost_peer(error):
+        if lost := _lost_peer(error):
             return _say(lost, 3)
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "; what was written before is whole, a run goes on with --resume DIR" if full else ""
         return _say(f"error: {where}{error.strerror or error}{hint}", 2)
     except RuntimeError as error:
-        if lost := distributed.lost_peer(error):
+        if lost := _lost_peer(error):
             return _say(lost, 3)
         raise
     except KeyboardInterrupt as interrupt:
         _say("interrupted; what a search or retraining wrote is whole: go on with --resume DIR")
         return 128 + getattr(interrupt, "number", 2)
     return 0
+
+
+def _lost_peer(error: Exception) -> str | None:
+    from dnas.run.distributed import lost_peer
+
+    return lost_peer(error)
 
 
 def _say(text: str, code: int = 0) -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from dnas.run.files import read_json, read_yaml, save_tensors, write_json, write
 from dnas.run.live import Live
 from dnas.run.position import Position
 from dnas.run.progress import errors
+from dnas.version import own_version
 
 INHERITED = "checkpoints/inherited.pt"
 """Weights of the searched network, from the supernet by slicing: in a search's folder, and copied by --inherit."""
@@ -230,13 +231,9 @@ class RunFolder:
 
 def environment() -> dict[str, object]:
     """Versions and machine, without names of users, hosts or paths."""
-    try:
-        own = version("dnas-reid")
-    except PackageNotFoundError:
-        own = "not installed"
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "dnas-reid": own,
+        "dnas-reid": own_version(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "torchvision": version("torchvision"),

@@ -11,8 +11,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dnas.run.distributed import rank
-
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -28,6 +26,8 @@ class EpochProgress:
     """A bar over epochs; each epoch says how it went, on the terminal and in a log file."""
 
     def __init__(self, title: str, epochs: int, done: int, log: Path) -> None:
+        from dnas.run.distributed import rank  # torch: not before there is something to train
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(24),

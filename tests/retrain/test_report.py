@@ -65,6 +65,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+@pytest.mark.slow
 def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     names = [str(runs / name) for name in ("search", "searched", "without", "with")]
@@ -204,6 +205,7 @@ def test_in_a_browser(width: int, scheme: str, browser: Any, runs: Path, tmp_pat
     assert sort == "descending"
 
 
+@pytest.mark.slow
 def test_draw_verbs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every kind of picture by its command; wrong ones in one line."""
     with_bound, search = str(runs / "with"), str(runs / "search")

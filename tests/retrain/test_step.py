@@ -78,6 +78,7 @@ def _rank(rank: int, folder: str, count: int) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_the_global_batch(tmp_path: Path) -> None:
     """Mining, batch norm, noise, augmentation, the bound's statistics and centres over both ranks: 10 steps."""
     multiprocessing.spawn(_rank, (str(tmp_path), 2), nprocs=2)
@@ -200,6 +201,7 @@ def test_recipes_train_and_go_on(pedestrians: Path, tmp_path: Path) -> None:
     assert set(terms) == {"id", "triplet", "centre", "circle"}
 
 
+@pytest.mark.slow
 def test_torchrun_writes_one_run(pedestrians: Path, tmp_path: Path) -> None:
     """The command line under torchrun, on two processes, and on with one; nearly the losses of one process."""
     words = ["--data", str(pedestrians), "--device", "cpu", "--input.height", "32", "--input.width", "16"]

@@ -30,6 +30,7 @@ def written(file: Path, **content: object) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +68,7 @@ def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     assert "holds a sweep with other vary" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_failures_are_told_and_tried_again(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

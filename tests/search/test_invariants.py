@@ -16,6 +16,9 @@ from dnas.space.spec import Choice, Space, decisions, fill
 from tests.estimators import estimator, sample
 from tests.spaces import ALL, CELLS, random_choices
 
+LARGE = [space.name for space in ALL if space.name.startswith("fbnetv2_reid") or space.name == "cells_reid"]
+EVERY = [pytest.param(s, marks=pytest.mark.slow if s.name in LARGE else ()) for s in [*ALL, CELLS]]
+
 
 @pytest.fixture(autouse=True)
 def _double() -> object:
@@ -50,7 +53,7 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ChannelSelection, "noise", noise)
 
 
-@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
 @pytest.mark.parametrize("mode", ["full", "sampled", "apart"])
 def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None) -> None:
     """`apart`: sampled, and no option shares weights with another."""
@@ -78,7 +81,7 @@ def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None
         assert found.logits_BC.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
 def test_cost_at_one_hot_is_the_counted_cost(space: Space) -> None:
     cost = space.spec.cost(space.input)
     relaxation = Relaxation(decisions(space.spec))
@@ -92,7 +95,7 @@ def test_cost_at_one_hot_is_the_counted_cost(space: Space) -> None:
             assert open_count.at(relaxation.draw.index) == closed_count.value
 
 
-@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
 def test_expected_cost_is_the_mean_over_independent_draws(space: Space) -> None:
     cost = space.spec.cost(space.input).macs
     relaxation = Relaxation(decisions(space.spec))
@@ -108,7 +111,7 @@ def test_expected_cost_is_the_mean_over_independent_draws(space: Space) -> None:
     assert abs(float(samples.mean()) - expected) < 4 * float(samples.std()) / len(drawn) ** 0.5
 
 
-@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
 def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
     from pathlib import Path
 
@@ -121,7 +124,7 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
     assert read.cost["macs"] == fill(space.spec, choices).cost(space.input).macs.value
 
 
-@pytest.mark.parametrize("space", [*ALL, CELLS], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
 def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: None) -> None:
     net, relaxation = supernet(space)
     net.train()
