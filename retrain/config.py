@@ -56,8 +56,10 @@ class RetrainConfig:
         backbone_small: keep the stem's resolution, for images of about 64 pixels.
         backbone_stride: of a vision transformer's patches, below their size where they overlap; 0: their size.
         inherit: start from the weights that the searched network had in its supernet (`genotype`: the search's folder).
-        weights: state dict file of published weights for a fixed backbone, or the name of torchvision's (`DEFAULT`) or
-            `timm`; without it training starts from scratch.
+        weights: what to start from: a state dict file of published weights for a fixed backbone, or the name of
+            torchvision's (`DEFAULT`) or `timm`; or the folder of a retraining, whose network gets a new classifier
+            (which network need not be said then); without it training starts from scratch.
+        weights_grid: rows x columns of the patches that a file's vision transformer saw (16x8), where it is no square.
         seed: of everything random.
         holdout: share of the training identities to leave out and to evaluate on as well.
         eval_every: epochs between looks at the held-out identities (0: never; needs holdout).
@@ -79,6 +81,7 @@ class RetrainConfig:
     backbone_small: bool = False
     backbone_stride: int = 0
     weights: str | None = None
+    weights_grid: str | None = None
     seed: int = 0
     holdout: float = 0.0
     eval_every: int = 0
@@ -93,10 +96,10 @@ class RetrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        if self.genotype is None and self.backbone is None:
+        if self.genotype is None and self.backbone is None and self.weights is None:
             raise UserError("retrain: give --genotype FILE or --backbone NAME, or both: found attention on a backbone")
-        if self.backbone is None and (self.attention != "none" or self.weights is not None):
-            raise UserError("retrain: --attention and --weights are for a fixed --backbone")
+        if self.backbone is None and self.attention != "none":
+            raise UserError("retrain: --attention is for a fixed --backbone")
         if self.genotype is not None and self.backbone is not None and self.attention != "none":
             raise UserError("retrain: --attention and --genotype: give one, both say which attention the backbone has")
         if self.inherit and (self.genotype is None or self.backbone is not None):

@@ -45,9 +45,7 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
     Raises:
         UserError: not a retraining, no checkpoint yet, or a damaged one.
     """
-    folder = RunFolder.open(path)
-    if folder.verb() != "retrain":
-        raise UserError(f"{folder.path}: expected a retraining, found a {folder.verb()}: retrain its genotype first")
+    folder = trained_folder(path)
     config = stored_config(folder, space)
     model = pick_model(config)
     found = folder.load()
@@ -67,3 +65,15 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
         raise UserError(f"{folder.path}: its checkpoint does not fit its network ({reason})") from error
     network.to(pick_device(device)).eval()
     return TrainedRun(folder, config, model, network)
+
+
+def trained_folder(path: str | Path) -> RunFolder:
+    """The folder of a retraining.
+
+    Raises:
+        UserError: it is none.
+    """
+    folder = RunFolder.open(path)
+    if folder.verb() != "retrain":
+        raise UserError(f"{folder.path}: expected a retraining, found a {folder.verb()}: retrain its genotype first")
+    return folder

@@ -20,7 +20,6 @@ from dnas.eval.embed import embed, retrieve_within
 from dnas.eval.information import probe
 from dnas.loss.objective import Objective
 from dnas.nn.dcs_attention import selected_shares, set_temperature
-from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
@@ -33,6 +32,7 @@ from dnas.run.schedules import geometric
 from retrain.config import RetrainConfig
 from retrain.evaluate import latency, retrieve, save_ranking
 from retrain.models import genotype_path, pick_model, stored_config
+from retrain.start import same_network, start
 from retrain.step import Stepper
 
 
@@ -62,8 +62,7 @@ class Retraining:
         self.test: tuple[Split, Split] = (data.query, data.gallery)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
-        if config.weights is not None and fresh:
-            load_weights(net, config.weights, config.backbone)
+        self.started = start(net, config) if fresh else None
         if config.inherit and fresh:
             assert config.genotype is not None
             load_inherited(net, genotype_path(config.genotype).parent / INHERITED)
@@ -85,6 +84,8 @@ class Retraining:
         position, title = self.position, f"retrain {self.model.name}"
         with EpochProgress(title, epochs, position.epoch, log) as progress, stoppable() as stop:
             pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
+            if self.started is not None and distributed.rank() == 0:
+                progress.say(str(self.started))
             while position.epoch < epochs:
                 start = time.perf_counter()
                 metrics = self._train_epoch(pauses)
@@ -219,7 +220,7 @@ def retrain(config: RetrainConfig) -> RunFolder:
 
     Under `torchrun` all processes call this, and the first one writes.
     """
-    config = replace(config, device=distributed.start(config.device))
+    config = replace(same_network(config), device=distributed.start(config.device))
     state = Retraining(config)
     folder = RunFolder(config.out)
     with folder.locked():

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dnas.data.hashes import content_hashes
-from dnas.data.picture import BadImage, read_rgb
+from dnas.data.copies import copies, near_copies, thumbnail
+from dnas.data.picture import BadImage, read_upright
 from dnas.data.splits import SPLITS, ReIDData, matched
 
 Counts = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -81,15 +82,14 @@ def published_name(data: ReIDData) -> str | None:
 
 def check(data: ReIDData) -> tuple[dict[str, Any], list[Finding]]:
     """A summary (counts, sizes, published counts, fingerprint) and everything that was found."""
-    findings = list(_unreadable_and_sizes(data))
-    sizes = [found for found in findings if found.kind == "sizes"]
-    findings = [found for found in findings if found.kind != "sizes"]
-    readable = not any(finding.text.startswith("unreadable") for finding in findings)
-    findings += _duplicates(data) if readable else []
+    look = Look.of(data)
+    findings = list(_pictures(look))
+    if not look.unreadable:
+        findings += _copies(data, look)
     findings += _protocol(data)
     name = published_name(data)
-    summary: dict[str, Any] = {"layout": data.layout, "looks_like": name, "sizes": sizes[0].text if sizes else "none"}
-    summary["fingerprint"] = data.fingerprint() if readable else None
+    summary: dict[str, Any] = {"layout": data.layout, "looks_like": name, "sizes": look.sizes()}
+    summary["fingerprint"] = None if look.unreadable else data.fingerprint()
     if name:
         known = PUBLISHED[name]
         summary["published"] = dict(zip(SPLITS, known.counts, strict=True))
@@ -98,54 +98,74 @@ def check(data: ReIDData) -> tuple[dict[str, Any], list[Finding]]:
     return summary, findings
 
 
-def _unreadable_and_sizes(data: ReIDData) -> Iterable[Finding]:
-    """Decode every image: which cannot be, and how large the others are."""
-    files = [file for split in data.splits().values() for file in split.files]
+@dataclass(frozen=True)
+class Look:
+    """What decoding every image says; (M) of those that can be read.
 
-    def one(file: Path) -> tuple[int, int] | str:
-        try:
-            return read_rgb(file).size
-        except BadImage as error:
-            return error.reason
+    Args:
+        unreadable: file and reason.
+        turned: files that are upright only because their EXIF orientation was followed.
+        size_M2: width and height.
+        thumbnail_MT: see `dnas.data.copies`.
+    """
 
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(one, files))
-    wrong = [f"{file} ({result})" for file, result in zip(files, results, strict=True) if isinstance(result, str)]
-    if wrong:
-        yield Finding("problem", f"unreadable: {_listed(wrong)}")
-    sizes = np.array([result for result in results if not isinstance(result, str)]).reshape(-1, 2)
-    if len(sizes):
-        low, middle, high = (np.quantile(sizes, q, axis=0).astype(int) for q in (0, 0.5, 1))
-        text = ", ".join(
-            f"{name} {w} x {h}" for name, (w, h) in (("smallest", low), ("median", middle), ("largest", high))
+    unreadable: list[str]
+    turned: list[str]
+    size_M2: NDArray[np.int64]
+    thumbnail_MT: NDArray[np.uint8]
+
+    @staticmethod
+    def of(data: ReIDData) -> Look:
+        files = [file for split in data.splits().values() for file in split.files]
+
+        def one(file: Path) -> tuple[bool, tuple[int, int], NDArray[np.uint8]] | str:
+            try:
+                picture, turned = read_upright(file)
+            except BadImage as error:
+                return error.reason
+            return turned, picture.size, thumbnail(picture)
+
+        with ThreadPoolExecutor() as pool:
+            results = list(zip(files, pool.map(one, files), strict=True))
+        good = [(file, found) for file, found in results if not isinstance(found, str)]
+        return Look(
+            [f"{file} ({found})" for file, found in results if isinstance(found, str)],
+            [str(file) for file, (turned, _, _) in good if turned],
+            np.array([size for _, (_, size, _) in good], np.int64).reshape(-1, 2),
+            np.array([small for _, (_, _, small) in good], np.uint8).reshape(len(good), -1),
         )
-        yield Finding("sizes", f"width x height in pixels: {text}")
-        if min(low) < 16:
-            yield Finding("remark", f"images of fewer than 16 pixels: {int((sizes.min(1) < 16).sum())}")
+
+    def sizes(self) -> str:
+        if not len(self.size_M2):
+            return "none"
+        quantiles = (np.quantile(self.size_M2, q, axis=0).astype(int) for q in (0, 0.5, 1))
+        named = zip(("smallest", "median", "largest"), quantiles, strict=True)
+        return "width x height in pixels: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in named)
 
 
-def _duplicates(data: ReIDData) -> Iterable[Finding]:
-    """Files with the same bytes: between training and test they leak, under two identities one label is wrong."""
-    seen: dict[bytes, tuple[str, Path, int]] = {}
-    between, labels, within = [], [], []
-    for name, split in data.splits().items():
-        for file, pid, content in zip(split.files, split.pids.tolist(), content_hashes(split.files), strict=True):
-            where, first, first_pid = seen.setdefault(content, (name, file, pid))
-            if first is file:
-                continue
-            pair = f"{first} and {file}"
-            if "train" in (where, name) and where != name:
-                between.append(pair)
-            elif first_pid != pid:
-                labels.append(pair)
-            else:
-                within.append(pair)
-    if between:
-        yield Finding("problem", f"the same image in training and test: {_listed(between)}")
-    if labels:
-        yield Finding("problem", f"the same image under two identities: {_listed(labels)}")
-    if within:
-        yield Finding("remark", f"the same image twice: {_listed(within)}")
+def _pictures(look: Look) -> Iterable[Finding]:
+    """What cannot be decoded, what lies on its side, what is tiny."""
+    if look.unreadable:
+        yield Finding("problem", f"unreadable: {_listed(look.unreadable)}")
+    if look.turned:
+        yield Finding("remark", f"turned as their EXIF orientation says: {_listed(look.turned)}")
+    if small := int((look.size_M2.min(1, initial=16) < 16).sum()):
+        yield Finding("remark", f"images of fewer than 16 pixels: {small}")
+
+
+def _copies(data: ReIDData, look: Look) -> Iterable[Finding]:
+    """The same bytes twice: they leak, answer a query by itself, or show that a label is wrong; and nearly the same."""
+    found = copies(data)
+    for kind, what, pairs in (
+        ("problem", "the same image in training and test", found.leaks),
+        ("problem", "the same image under two identities", found.labels),
+        ("problem", "queries that lie in the gallery under another camera, and so find themselves", found.answers),
+        ("remark", "the same image twice", found.within),
+        ("remark", "nearly the same picture in training and test, or in query and gallery", near_copies(
+            data, look.thumbnail_MT)),
+    ):  # fmt: skip
+        if pairs:
+            yield Finding(kind, f"{what}: {_listed(pairs)}")
 
 
 def _protocol(data: ReIDData) -> Iterable[Finding]:

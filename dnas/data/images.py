@@ -29,7 +29,7 @@ from dnas.run.files import temporary
 
 DAY = 86400.0
 """Seconds after which an unfinished file of the cache is nobody's."""
-VERSION = "bilinear antialiased uint8 NHWC 1"
+VERSION = "upright bilinear antialiased uint8 NHWC 2"
 """Of what the cache holds; another text, and everything is decoded again."""
 
 

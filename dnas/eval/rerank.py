@@ -21,14 +21,14 @@ class Reranked:
     Args:
         query_QD, gallery_GD: unit vectors.
         k1: neighbours that two images must be among, mutually, to count as near.
-        k2: neighbours whose encodings are averaged.
+        k2: neighbours whose encodings are averaged (all images, where there are fewer).
         weight: of the original distance (lambda); the rest is the Jaccard distance.
     """
 
     def __init__(self, query_QD: Tensor, gallery_GD: Tensor, k1: int = 20, k2: int = 6, weight: float = 0.3) -> None:
         self.weight, self.queries = weight, len(query_QD)
         self.features_ND = torch.cat([query_QD, gallery_GD])
-        near_NK, self.largest_N = self._neighbours(k1 + 1)
+        near_NK, self.largest_N = self._neighbours(max(k1 + 1, k2))
         mutual, half = _mutual(near_NK, k1 + 1), _mutual(near_NK, round(k1 / 2) + 1)
         # a neighbour's own mutual neighbours join where more than two thirds of them are here already
         shared = (mutual @ half.T).multiply(mutual).tocsr()
@@ -36,7 +36,8 @@ class Reranked:
         shared.data = (3 * shared.data > 2 * size_N[shared.indices]).astype(np.int32)
         encoding = self._weighted((mutual + shared @ half).tocsr())
         if k2 > 1:
-            encoding = _rows(near_NK[:, :k2], np.full(near_NK[:, :k2].shape, 1 / k2)) @ encoding
+            averaged = near_NK[:, :k2]
+            encoding = _rows(averaged, np.full(averaged.shape, 1 / averaged.shape[1])) @ encoding
         self.encoding = encoding.tocsr()
         self.by_column = self.encoding[self.queries :].tocsc()
 

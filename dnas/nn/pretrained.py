@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights, list_models
 
 from dnas.errors import UserError
-from dnas.imagenet import MEAN, STD
+from dnas.nn.weights_file import published
+
+Grid = tuple[int, int]
+"""Patches along height and width."""
+SHOWN = 3
+"""Names of entries in the line for people."""
 
 
 class BackbonePart(nn.Module):
@@ -19,9 +24,14 @@ class BackbonePart(nn.Module):
     ours: str | None = None
     """A word in the names of parameters that are ours: published weights need not have them."""
 
-    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights changed to fit this part (a position embedding to another grid, say)."""
-        return state
+    def adapt(self, state: Mapping[str, Tensor], source: str, grid: Grid | None) -> tuple[Mapping[str, Tensor], str]:
+        """Weights changed to fit this part (a position embedding to another grid, say), and a word about it.
+
+        Args:
+            source: where they come from, for messages.
+            grid: of the patches of a vision transformer's weights, where it is known.
+        """
+        return state, ""
 
     def forward(self, x: Tensor) -> Tensor:
         for child in self.children():
@@ -38,60 +48,60 @@ class NamedSequence(nn.ModuleDict):
         return x
 
 
-RENAMED = (
-    (".mlp.linear_1.", ".mlp.0."),  # torchvision's published transformers
-    (".mlp.linear_2.", ".mlp.3."),
-)
-TIMM = (
-    ("cls_token", "class_token"),
-    ("pos_embed", "encoder.pos_embedding"),
-    ("patch_embed.proj.", "conv_proj."),
-    ("blocks.", "encoder.layers.encoder_layer_"),
-    (".norm1.", ".ln_1."),
-    (".norm2.", ".ln_2."),
-    (".attn.qkv.weight", ".self_attention.in_proj_weight"),
-    (".attn.qkv.bias", ".self_attention.in_proj_bias"),
-    (".attn.proj.", ".self_attention.out_proj."),
-    (".mlp.fc1.", ".mlp.0."),
-    (".mlp.fc2.", ".mlp.3."),
-)
-"""Names in timm's vision transformers, and in torchvision's."""
-TIMM_MODELS = {"vit_b_16": "vit_base_patch16_224", "vit_s_16": "vit_small_patch16_224"}
+@dataclass(frozen=True)
+class Loaded:
+    """What became of the entries of a state dict."""
+
+    source: str
+    loaded: int
+    left_out: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        names = ", ".join(self.left_out[:SHOWN]) + (", ..." if len(self.left_out) > SHOWN else "")
+        left_out = f"{len(self.left_out)} left out" + (f" ({names})" if names else "")
+        return "; ".join([f"weights: {self.source}: {self.loaded} tensors loaded, {left_out}", *self.changed])
 
 
-def _current(name: str, timm: bool) -> str:
-    """The name of an entry as torchvision has it now."""
-    if timm and name.startswith("norm."):
-        return f"encoder.ln.{name[5:]}"
-    for old, new in TIMM if timm else RENAMED:
-        name = name.replace(old, new)
-    return name
-
-
-def _optional(name: str, part: BackbonePart) -> bool:
-    """Entries that published files need not have: a counter that old ones lack, and what is ours."""
-    return name.endswith("num_batches_tracked") or (part.ours is not None and part.ours in name)
-
-
-def load_weights(network: nn.Module, source: str | Path, backbone: str | None = None) -> None:
-    """Load published weights into the backbone parts of a network. Extra entries (a classifier) are ignored.
-
-    Args:
-        source: file of a state dict (of torchvision, of OSNet's authors, of timm's vision transformers), or a name.
-        backbone: whose weights to fetch if `source` is a name: one of torchvision's (`DEFAULT`, `IMAGENET1K_V1`), or
-            `timm`.
+def parse_grid(text: str | None) -> Grid | None:
+    """Rows and columns of "16x8".
 
     Raises:
-        UserError: no such file or name, no network, not a state dict, an entry is missing or has another shape.
+        UserError: not of this form.
     """
-    file = Path(source)
-    state = _fetched(str(source), backbone) if not file.suffix and backbone and not file.is_file() else _read(file)
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,4})\s*x\s*(\d{1,4})", text)
+    if not found or not int(found[1]) * int(found[2]):
+        raise UserError(f"weights_grid: found '{text}', allowed: rows x columns of patches, such as 16x8")
+    return int(found[1]), int(found[2])
+
+
+def load_weights(
+    network: nn.Module, source: str | Path, backbone: str | None = None, grid: str | None = None
+) -> Loaded:
+    """Load published weights into the backbone parts of a network. Extra entries (a classifier) are left out.
+
+    Args:
+        source: file of a state dict (`dnas.nn.weight_names` says whose), or a name.
+        backbone: whose weights to fetch if `source` is a name: one of torchvision's (`DEFAULT`, `IMAGENET1K_V1`), or
+            `timm`.
+        grid: rows and columns of the patches of a vision transformer's weights, "16x8"; a square needs none.
+
+    Raises:
+        UserError: no such file or name, no network, not a state dict, an entry is missing or has another shape, or the
+            grid of a position embedding is not known.
+    """
+    known = published(source, backbone)
     parts = [module for module in network.modules() if isinstance(module, BackbonePart)]
     if not parts:
         raise UserError(f"{source}: this network has no torchvision parts that weights could go to")
+    used: set[str] = set()
+    changed = dict.fromkeys([known.note] if known.note else [])
     for part in parts:
         own = part.state_dict()
-        fitting = part.adapt(state)
+        fitting, word = part.adapt(known.tensors, known.source, parse_grid(grid))
+        changed |= dict.fromkeys([word] if word else [])
         wanted = {name: tensor for name, tensor in own.items() if name in fitting or not _optional(name, part)}
         for name, tensor in wanted.items():
             if name not in fitting:
@@ -101,73 +111,11 @@ def load_weights(network: nn.Module, source: str | Path, backbone: str | None = 
                     f"{source}: entry '{name}' has shape {list(fitting[name].shape)}, the network {list(tensor.shape)}"
                 )
         part.load_state_dict({**own, **{name: fitting[name] for name in wanted}})
+        used |= wanted.keys()
+    left_out = tuple(name for name in known.tensors if name not in used)
+    return Loaded(known.source, len(used), left_out, tuple(changed))
 
 
-def _read(file: Path) -> Mapping[str, Tensor]:
-    """A state dict under torchvision's names."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such weights file")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
-        raise UserError(
-            f"{file}: not a PyTorch state dict that is safe to load ({str(error).splitlines()[0]})"
-        ) from error
-    for key in ("state_dict", "model"):  # how training toolkits save it
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise UserError(f"{file}: expected a mapping of names to tensors")
-    return _named(state)
-
-
-def _named(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    timm = "cls_token" in state and any(".attn.qkv." in name for name in state)
-    return {_current(name, timm): tensor for name, tensor in state.items()}
-
-
-def _fetched(name: str, backbone: str) -> Mapping[str, Tensor]:
-    """Published weights by name; they are kept in torch's (or timm's) own cache."""
-    if name == "timm":
-        return _from_timm(backbone)
-    known = get_model_weights(backbone).__members__ if backbone in list_models() else {}
-    if name not in known:
-        allowed = ", ".join([*known, *(["timm"] if backbone in TIMM_MODELS else [])])
-        raise UserError(
-            f"weights: found '{name}', allowed: a file" + (f", or for {backbone}: {allowed}" * bool(allowed))
-        )
-    try:
-        return _named(torch.hub.load_state_dict_from_url(known[name].url, check_hash=True, weights_only=True))
-    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download
-        where = f"cannot be fetched from {known[name].url} ({error}); download it and give --weights FILE"
-        raise UserError(f"weights: {name}: {where}") from error
-
-
-def _from_timm(backbone: str) -> Mapping[str, Tensor]:
-    if backbone not in TIMM_MODELS:
-        raise UserError(f"weights: found 'timm' with {backbone}, allowed with: {', '.join(TIMM_MODELS)}")
-    try:
-        import timm
-    except ImportError:
-        raise UserError("weights: timm is not installed: pip install dnas-reid[timm]") from None
-    try:
-        model = timm.create_model(TIMM_MODELS[backbone], pretrained=True)
-        known = model.pretrained_cfg
-        return for_other_pixels(_named(model.state_dict()), known["mean"], known["std"])
-    except Exception as error:  # the hub's client raises many kinds without a network
-        raise UserError(f"weights: timm: {TIMM_MODELS[backbone]} cannot be fetched ({error})") from error
-
-
-def for_other_pixels(state: Mapping[str, Tensor], mean: Sequence[float], std: Sequence[float]) -> Mapping[str, Tensor]:
-    """Weights of a vision transformer that saw pixels of another mean and deviation, for pixels as they are here.
-
-    The change is affine and patches have no padding, so it goes into the first layer, exactly.
-    """
-    own_mean, own_std, mean_C, std_C = (torch.tensor(values) for values in (MEAN, STD, mean, std))
-    weight = state["conv_proj.weight"]
-    shift = (weight * ((own_mean - mean_C) / std_C).view(1, -1, 1, 1)).sum((1, 2, 3))
-    scaled = weight * (own_std / std_C).view(1, -1, 1, 1)
-    return {**state, "conv_proj.weight": scaled, "conv_proj.bias": state["conv_proj.bias"] + shift}
+def _optional(name: str, part: BackbonePart) -> bool:
+    """Entries that published files need not have: a counter that old ones lack, and what is ours."""
+    return name.endswith("num_batches_tracked") or (part.ours is not None and part.ours in name)

@@ -8,6 +8,7 @@ Shapes: B batch, N tokens (class token first), C channels, H W.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,10 +18,13 @@ from torch.nn import functional as F
 
 from dnas.errors import UserError
 from dnas.nn.dcs_attention import ChannelSelection
-from dnas.nn.pretrained import BackbonePart
+from dnas.nn.pretrained import BackbonePart, Grid
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
+
+POSITIONS = "encoder.pos_embedding"
+"""Entry of the position embedding."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,39 @@ class PatchTokensModule(BackbonePart):
         tokens_BNC = torch.cat([self.class_token.expand(len(x), -1, -1), patches_BNC], 1)
         return _as_map(tokens_BNC + self.encoder["pos_embedding"])
 
-    def adapt(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Resize a square position embedding to this grid (bicubic)."""
-        name = "encoder.pos_embedding"
-        table = state.get(name)
-        if table is None or table.dim() != 3 or table.shape == self.encoder["pos_embedding"].shape:
-            return state
-        side = round((table.shape[1] - 1) ** 0.5)
-        if side * side != table.shape[1] - 1:
-            return state
-        patches = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        resized = F.interpolate(patches, self.grid, mode="bicubic", align_corners=False)
-        return {**state, name: torch.cat([table[:, :1], resized.flatten(2).transpose(1, 2)], 1)}
+    def adapt(self, state: Mapping[str, Tensor], source: str, grid: Grid | None) -> tuple[Mapping[str, Tensor], str]:
+        """Resize the position embedding to this grid; a square number of patches is taken as a square.
+
+        Raises:
+            UserError: another number of patches, and no grid given; or one of another number.
+        """
+        table = state.get(POSITIONS)
+        if table is None or table.dim() != 3:
+            return state, ""
+        count = table.shape[1] - 1
+        side = math.isqrt(max(count, 0))
+        if grid is None and side * side != count:
+            raise UserError(
+                f"{source}: has positions of {count} patches; say their grid, rows x columns:"
+                f" --weights_grid {self.grid[0]}x{self.grid[1]} if it is the network's own"
+            )
+        found = grid or (side, side)
+        if found[0] * found[1] != count:
+            raise UserError(f"weights_grid: found {found[0]}x{found[1]}, allowed: a grid of {count} patches ({source})")
+        if found == self.grid:
+            return state, ""
+        return {**state, POSITIONS: resized_positions(table, found, self.grid)}, self.said(found)
+
+    def said(self, old: Grid) -> str:
+        """What is said of positions that come from another grid."""
+        return f"positions resized from {old[0]} x {old[1]} to {self.grid[0]} x {self.grid[1]} patches"
+
+
+def resized_positions(table_1NC: Tensor, old: Grid, new: Grid) -> Tensor:
+    """A position embedding (1, 1 + N, C) for another grid of patches (bicubic); the class token's stays."""
+    patches = table_1NC[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
+    resized = F.interpolate(patches, new, mode="bicubic", align_corners=False)
+    return torch.cat([table_1NC[:, :1], resized.flatten(2).transpose(1, 2)], 1)
 
 
 @dataclass(frozen=True)

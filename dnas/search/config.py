@@ -131,6 +131,7 @@ class SearchConfig:
         out: run folder to write.
         space: name of a search space, or a Python file that defines SPACE.
         weights: torchvision state dict for the fixed parts of a space (attention_sites); none: start from scratch.
+        weights_grid: rows x columns of the patches that a file's vision transformer saw (16x8), where it is no square.
         seed: of everything random.
         holdout: share of the training identities that decisions are made on.
         eval_every: epochs between looks at the held-out identities with the derived network (0: at the end only).
@@ -141,6 +142,7 @@ class SearchConfig:
     out: str
     space: str = "tiny_reid"
     weights: str | None = None
+    weights_grid: str | None = None
     seed: int = 0
     holdout: float = 0.1
     eval_every: int = 5

@@ -80,7 +80,8 @@ class Search:
         builder = SupernetBuilder(self.relaxation.draw, config.arch.share)
         self.net = ReIDNet(self.space.spec, self.space.input, self.train.identities, builder)
         if config.weights is not None:
-            load_weights(self.net, Path(config.weights))
+            started = load_weights(self.net, Path(config.weights), grid=config.weights_grid)
+            (console.print if distributed.rank() == 0 else void)(f"search: {started}")
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.synchronised(self.net, self.device)
         dim = self.space.spec.out(self.space.input).channels.size

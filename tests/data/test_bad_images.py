@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dnas.cli import main
-from dnas.data.picture import BadImage, read_pixels, read_rgb
+from dnas.data.picture import TURNS, BadImage, read_pixels, read_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (32, 16, 3), np.uint8)
 
@@ -69,6 +69,32 @@ def test_unusual_images_are_read(name: str, tmp_path: Path) -> None:
     content, expected = GOOD[name]
     (tmp_path / name).write_bytes(content)
     np.testing.assert_allclose(read_pixels(tmp_path / name, 32, 16).astype(int), expected().astype(int), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_photographs_are_turned_upright(orientation: int, kind: str, tmp_path: Path) -> None:
+    """As Pillow's own ImageOps turns them, and the picture that was meant: stored turned the other way."""
+    upright = Image.fromarray(RGB).resize((16, 32)).reduce(4).resize((16, 32))  # coarse: JPEG keeps it
+    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # the other turns undo themselves
+    turn = back.get(orientation, TURNS.get(orientation))
+    stored = upright if turn is None else upright.transpose(turn)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"a.{kind.lower()}"
+    options = {"quality": 100} if kind in ("JPEG", "WEBP") else {}
+    stored.save(file, kind, exif=exif.tobytes(), **options)  # type: ignore[arg-type]
+    found = np.asarray(read_rgb(file)).astype(int)
+    assert found.shape == (32, 16, 3)
+    assert np.abs(found - np.asarray(upright).astype(int)).mean() < 8
+    with Image.open(file) as picture:
+        np.testing.assert_array_equal(found, np.asarray(ImageOps.exif_transpose(picture).convert("RGB")))
+
+
+def test_damaged_exif_is_no_orientation(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    PICTURE.save(file, exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff\xff\xff")
+    assert read_rgb(file).size == PICTURE.size
 
 
 @pytest.mark.parametrize("name", BAD)

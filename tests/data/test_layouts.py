@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dnas.cli import main
 from dnas.data.check import PUBLISHED, check, published_name
@@ -215,6 +215,52 @@ def test_check_finds_what_is_wrong(
     assert "fingerprint none" in out
     assert main(["data", "check", str(pedestrians)]) == 0
     assert "personal data" in capsys.readouterr().out
+
+
+def test_check_finds_queries_that_find_themselves_and_near_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copies under another camera are a problem, under the same one a remark; compressed again or smaller: a remark."""
+    rng = np.random.default_rng(0)
+    rows = ["path,identity,camera,split"]
+    for identity in range(4):
+        for camera, split in (("a", "query"), ("b", "gallery"), ("c", "gallery")):
+            coarse = rng.integers(0, 256, (8, 4, 3), np.uint8)
+            Image.fromarray(coarse).resize((32, 64)).save(tmp_path / f"{identity}{camera}.png")
+            rows.append(f"{identity}{camera}.png,{identity},{camera},{split}")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    assert main(["data", "check", str(tmp_path / "data.csv")]) == 0
+    assert "picture" not in capsys.readouterr().out
+    first, second = (Image.open(tmp_path / f"{n}a.png").convert("RGB") for n in (0, 1))
+    for name, source, line in (
+        ("own.png", "3a", "3,a,gallery"),
+        ("other.png", "2a", "2,b,gallery"),
+        ("train.png", "3c", "9,a,train"),
+    ):
+        (tmp_path / name).write_bytes((tmp_path / f"{source}.png").read_bytes())
+        rows.append(f"{name},{line}")
+    first.save(tmp_path / "again.jpg", quality=60)
+    second.resize((24, 48)).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "small.jpg", exif=turned(6))
+    rows += ["again.jpg,0,b,gallery", "small.jpg,8,b,train"]
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    assert main(["data", "check", str(tmp_path / "data.csv")]) == 2
+    out = capsys.readouterr().out
+    for text in (
+        f"problem: the same image in training and test: 1 ({tmp_path / 'train.png'} and {tmp_path / '3c.png'})",
+        "problem: queries that lie in the gallery under another camera, and so find themselves: 1"
+        f" ({tmp_path / '2a.png'} and {tmp_path / 'other.png'})",
+        f"remark: the same image twice: 1 ({tmp_path / '3a.png'} and {tmp_path / 'own.png'})",
+        "remark: nearly the same picture in training and test, or in query and gallery: 2"
+        f" ({tmp_path / 'small.jpg'} and {tmp_path / '1a.png'}, {tmp_path / '0a.png'} and {tmp_path / 'again.jpg'})",
+        f"remark: turned as their EXIF orientation says: 1 ({tmp_path / 'small.jpg'})",
+    ):
+        assert text in out, text
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes()
 
 
 def test_published_sets_are_recognised(tmp_path: Path) -> None:

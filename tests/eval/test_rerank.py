@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
@@ -50,6 +52,15 @@ def test_equals_plain_loops(k1: int, k2: int, weight: float) -> None:
     expected = plain(unit.numpy(), 9, k1, k2, weight)
     rows = torch.cat([found.rows(slice(0, 4)), found.rows(slice(4, 9))])
     np.testing.assert_allclose(rows.numpy(), expected, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 5), st.integers(1, 16), st.integers(0, 2**31))
+def test_equals_plain_loops_whatever_the_sizes(k1: int, k2: int, queries: int, gallery: int, seed: int) -> None:
+    """Also where k2 is more than k1 + 1, or than all images there are."""
+    unit = F.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(queries + gallery, 4))), dim=1)
+    found = Reranked(unit[:queries], unit[queries:], k1, k2, 0.3).rows(slice(0, queries))
+    np.testing.assert_allclose(found.numpy(), plain(unit.numpy(), queries, k1, k2, 0.3), atol=1e-9)
 
 
 def test_only_the_original_distance_ranks_as_before() -> None:

@@ -1,8 +1,10 @@
 """Weights under torchvision's names load, and wrong files are refused in one line."""
 
+from fractions import Fraction
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,9 @@ from dnas.nn.backbones import backbone, no_attention, swin
 from dnas.nn.builder import PlainBuilder
 from dnas.nn.chain import Skip
 from dnas.nn.dcs_attention import DCSAttention
-from dnas.nn.pretrained import TIMM, BackbonePart, for_other_pixels, load_weights
+from dnas.nn.pretrained import BackbonePart, load_weights
+from dnas.nn.weight_names import TIMM
+from dnas.nn.weights_file import for_other_pixels
 from dnas.space.spec import image
 
 X = image(64, 32)
@@ -114,7 +118,11 @@ def test_files_of_other_toolkits_load(tmp_path: Path) -> None:
 def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = backbone("resnet18").build(X, PlainBuilder())
     for name, backbone_name, message in (
-        ("IMAGENET", "resnet18", "weights: found 'IMAGENET', allowed: a file, or for resnet18: IMAGENET1K_V1"),
+        (
+            "IMAGENET",
+            "resnet18",
+            "weights: found 'IMAGENET', allowed: a file, the folder of a run, or for resnet18: IMAGENET1K_V1",
+        ),
         ("DEFAULT", "osnet_x1_0", "weights: found 'DEFAULT', allowed: a file"),
         ("timm", "resnet18", "weights: found 'timm' with resnet18, allowed with: vit_b_16, vit_s_16"),
     ):
@@ -160,6 +168,134 @@ def test_old_files_load(tmp_path: Path) -> None:
     assert any("linear_2" in name for name in old)
     torch.save(old, tmp_path / "v.pt")
     load_weights(backbone("vit_tiny_16").build(image(32, 32), PlainBuilder()), tmp_path / "v.pt")
+
+
+def test_files_of_other_programs_load(tmp_path: Path) -> None:
+    """torchreid's with a number of numpy, wrapped state dicts, fast-reid's names: all tensors, and what is left out."""
+    state = resnet18().state_dict()
+    head = {"heads.weight": torch.zeros(5, 512), "heads.bottleneck.0.bias": torch.zeros(512)}
+    inside = {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
+    files: dict[str, tuple[object, str]] = {
+        "model.pth.tar": (
+            {"state_dict": state, "epoch": 60, "rank1": np.float64(0.93), "step": np.int64(7)},
+            "120 tensors loaded, 2 left out (fc.weight, fc.bias)",
+        ),
+        "net.pt": (
+            {"net": {f"module.{n}": v for n, v in state.items()}, "acc": np.float32(1)},
+            "120 tensors loaded, 2",
+        ),
+        "nested.pt": ({"model": {"state_dict": state}, "args": {"lr": 1}}, "120 tensors loaded, 2 left out"),
+        "fast.pth": (
+            {"model": {**inside, **head}, "iteration": 3},
+            "120 tensors loaded, 2 left out (heads.weight, heads.",
+        ),
+    }
+    for name, (content, said) in files.items():
+        torch.save(content, tmp_path / name)
+        ours = backbone("resnet18").build(X, PlainBuilder())
+        assert f"weights: {tmp_path / name}: {said}" in str(load_weights(ours, tmp_path / name))
+        own = {n: v for p in ours.modules() if isinstance(p, BackbonePart) for n, v in p.state_dict().items()}
+        assert all(torch.equal(own[n], value) for n, value in state.items() if not n.startswith("fc.")), name
+
+
+def test_old_mobilenet_names_load(tmp_path: Path) -> None:
+    """torchvision's of old, as in other people's files: features.1.conv.3.weight is features.1.conv.1.weight now."""
+    state = mobilenet_v2().state_dict()
+    old = {}
+    for name, value in state.items():
+        words = name.split(".")
+        if words[0] == "features" and words[2] == "conv":
+            wide = f"features.{words[1]}.conv.3.weight" in state
+            layer = ".".join(words[3:-1])
+            layers = {"0.0": 0, "0.1": 1, **({"1.0": 3, "1.1": 4, "2": 6, "3": 7} if wide else {"1": 3, "2": 4})}
+            name = ".".join([*words[:3], str(layers[layer]), words[-1]])
+        old[name] = value
+    assert old["features.1.conv.3.weight"].shape == (16, 32, 1, 1)
+    assert len(old) == len(state)
+    torch.save(old, tmp_path / "old.pt")
+    ours = backbone("mobilenet_v2").build(X, PlainBuilder())
+    assert "312 tensors loaded, 2 left out (classifier.1.weight, classifier.1.bias)" in str(
+        load_weights(ours, tmp_path / "old.pt")
+    )
+    own = {n: v for p in ours.modules() if isinstance(p, BackbonePart) for n, v in p.state_dict().items()}
+    assert all(torch.equal(own[n], value) for n, value in state.items() if not n.startswith("classifier"))
+
+
+def transformer(rows: int, columns: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    """A state dict of vit_tiny_16 under timm's names, for a grid of patches; its positions are their row."""
+    network = backbone("vit_tiny_16").build(image(16 * rows, 16 * columns), PlainBuilder())
+    back = sorted(((new, old) for old, new in TIMM), key=lambda pair: -len(pair[0]))
+    found = {}
+    for part in network.modules():
+        for name, value in part.state_dict().items() if isinstance(part, BackbonePart) else ():
+            for new, old in back:
+                name = name.replace(new, old)
+            found[prefix + name.replace("encoder.ln.", "norm.")] = value
+    table = torch.arange(rows).repeat_interleave(columns).float()[None, :, None].expand(1, -1, 192)
+    found[prefix + "pos_embed"] = torch.cat([torch.full((1, 1, 192), 9.0), table], 1)
+    return found
+
+
+def test_positions_are_of_a_known_grid(tmp_path: Path) -> None:
+    """Weights of 16 x 8 patches on 8 x 16 (as many), 24 x 8 and 16 x 8: asked for, then resized row by row."""
+    torch.save(transformer(16, 8), tmp_path / "w.pt")
+    for height, width in ((8, 16), (24, 8), (16, 8)):
+        ours = backbone("vit_tiny_16").build(image(16 * height, 16 * width), PlainBuilder())
+        with pytest.raises(UserError, match=rf"has positions of 128 patches; .*--weights_grid {height}x{width} if"):
+            load_weights(ours, tmp_path / "w.pt")
+        with pytest.raises(UserError, match=r"weights_grid: found 8x8, allowed: a grid of 128 patches"):
+            load_weights(ours, tmp_path / "w.pt", grid="8x8")
+        said = str(load_weights(ours, tmp_path / "w.pt", grid="16x8"))
+        assert (f"positions resized from 16 x 8 to {height} x {width} patches" in said) == ((height, width) != (16, 8))
+        table = ours[0].state_dict()["encoder.pos_embedding"][0]
+        assert bool((table[0] == 9).all())
+        rows = table[1:].unflatten(0, (height, width))
+        assert float((rows - rows[:, :1]).abs().max()) < 1e-5  # a position is its row, in every column
+        expected = (torch.arange(height) + 0.5) * 16 / height - 0.5
+        torch.testing.assert_close(rows[2:-2, 0, 0], expected[2:-2], atol=0.15, rtol=0)
+    torch.save(transformer(8, 8), tmp_path / "square.pt")
+    ours = backbone("vit_tiny_16").build(image(256, 64), PlainBuilder())  # as many patches: 16 x 4
+    assert "positions resized from 8 x 8 to 16 x 4 patches" in str(load_weights(ours, tmp_path / "square.pt"))
+    for grid in ("16", "0x8", "16x8x1"):
+        with pytest.raises(UserError, match=f"weights_grid: found '{grid}', allowed: rows x columns of patches, such"):
+            load_weights(ours, tmp_path / "w.pt", grid=grid)
+
+
+def test_transreid_names_and_pixels(tmp_path: Path) -> None:
+    """Inside `base.`, for pixels of mean 0.5: the first layer sees the same picture."""
+    state = transformer(4, 2, "base.")
+    extra = {
+        "bottleneck.weight": torch.ones(192),
+        "classifier.weight": torch.ones(3, 192),
+        "base.fc.bias": torch.ones(4),
+    }
+    torch.save({**state, **extra}, tmp_path / "t.pth")
+    ours = backbone("vit_tiny_16").build(image(64, 32), PlainBuilder())
+    said = str(load_weights(ours, tmp_path / "t.pth", grid="4x2"))
+    assert "3 left out (bottleneck.weight, classifier.weight, fc.bias); for pixels of mean 0.5" in said
+    pixels = torch.rand(2, 3, 64, 32)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    weight, bias = state["base.patch_embed.proj.weight"], state["base.patch_embed.proj.bias"]
+    theirs = nn.functional.conv2d((pixels - 0.5) / 0.5, weight, bias, stride=16)
+    torch.testing.assert_close(ours[0].conv_proj((pixels - mean) / std), theirs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ours[1][0].encoder["layers"]["encoder_layer_0"].ln_1.weight, state["base.blocks.0.norm1.weight"])
+
+
+def test_what_is_no_state_dict_says_how_to_convert(tmp_path: Path) -> None:
+    network, file = backbone("resnet18").build(X, PlainBuilder()), tmp_path / "whole.pth"
+    ibn = {"backbone.layer1.0.bn1.IN.weight": torch.ones(4), "backbone.layer1.0.bn1.BN.weight": torch.ones(4)}
+    for content, message in (
+        (nn.Linear(2, 2), r"whole.pth: holds a Python object \(torch.nn.modules.linear.Linear\), .*weights_only=False"),
+        ({"state_dict": {"a": torch.ones(1)}, "best": Fraction(1, 2)}, r"holds a Python object \(fractions.Fraction\)"),
+        ({"epoch": 3}, "expected a mapping of names to tensors, by itself or as state_dict, found epoch"),
+        ({"a": torch.ones(1), "inner": {"b": 1}}, "expected a mapping of names to tensors, .* found a, inner"),
+        (ibn, "is of a ResNet with instance-batch normalisation"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(UserError, match=message) as caught:
+            load_weights(network, file)
+        assert "\x1b" not in str(caught.value)
+        assert "u001b" not in str(caught.value)
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({}, "give --genotype FILE or --backbone NAME"),
-        ({"genotype": "g", "attention": "se"}, "--attention and --weights are for a fixed --backbone"),
+        ({"genotype": "g", "attention": "se"}, "--attention is for a fixed --backbone"),
         ({"genotype": "g", "backbone": "resnet18", "attention": "se"}, "--attention and --genotype: give one"),
         ({"genotype": "g", "backbone": "resnet18", "inherit": True}, "--inherit needs --genotype"),
     ],
