@@ -6,13 +6,15 @@ A vision transformer has channel selection (DCS) inside the blocks of a stage, o
 
 from __future__ import annotations
 
-from dnas.nn.attention import ATTENTION, site
+from dnas.nn.attention import site
 from dnas.nn.backbones import backbone
 from dnas.space.spec import Space
 
+CELLS = ("none", "dcs", "non_local", "se", "eca", "cbam_channel", "cbam_spatial", "channel")
+
 
 def attention_sites(
-    name: str, backbone_name: str, width: float = 1.0, small: bool = False, cells: tuple[str, ...] = tuple(ATTENTION)
+    name: str, backbone_name: str, width: float = 1.0, small: bool = False, cells: tuple[str, ...] = CELLS
 ) -> Space:
     """The backbone called `backbone_name` (`dnas.nn.backbones`), one of `cells` after each of its stages."""
     spec = backbone(backbone_name, width, small, lambda stage: site(f"stage{stage}.attention", cells))

@@ -34,7 +34,13 @@ def _cells() -> Space:
     """Every attention cell after an open width, behind a second open width."""
     first, second = Width("first", (4, 6, 9)), Width("second", (5, 8))
     nested = OneOf("two", {"none": Skip(), "some": site("two.cell", ("dcs", "se", "cbam_spatial"))})
-    parts = (ConvNormAct(first, 3, 2), site("one"), InvertedResidual(second, expand=2), site("last"), nested)
+    parts = (
+        ConvNormAct(first, 3, 2),
+        site("one", tuple(ATTENTION)),
+        InvertedResidual(second, expand=2),
+        site("last", tuple(ATTENTION)),
+        nested,
+    )
     return Space("cells", Chain((*parts, ConvNormAct(12, 1))), 32, 16)
 
 

@@ -34,6 +34,9 @@ def attention(name: str) -> Spec:
     return ATTENTION[name]
 
 
-def site(key: str, names: tuple[str, ...] = tuple(ATTENTION)) -> OneOf:
-    """A place for attention that is still open: one of the cells called `names`."""
+def site(key: str, names: tuple[str, ...]) -> OneOf:
+    """A place for attention that is still open: one of the cells called `names`.
+
+    A space says which: one with all that there are would become another with every new cell.
+    """
     return OneOf(key, {name: attention(name) for name in names})

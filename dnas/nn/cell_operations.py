@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dnas.nn.conv import StridedPointwise
 from dnas.space import cost
+from dnas.space.canonical import added
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Leaf, Spec
 
@@ -28,7 +29,7 @@ class NormConv(Spec):
 
     width: int | None = None
     stride: int = 1
-    kernel: int = 1
+    kernel: int = added(1, before=1)
 
     @property
     def label(self) -> str:
@@ -94,7 +95,7 @@ class Pool(Spec):
 
     kind: Literal["max", "avg"]
     stride: int = 1
-    norm: bool = True
+    norm: bool = added(True, before=True)
 
     @property
     def label(self) -> str:

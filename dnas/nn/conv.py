@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.space import cost
+from dnas.space.canonical import added
 from dnas.space.holes import Channels, Shape, Width
 from dnas.space.spec import Builder, Spec
 
@@ -19,7 +20,7 @@ class ConvNormAct(Spec):
     width: int | Width
     kernel: int = 3
     stride: int = 1
-    activation: bool = True
+    activation: bool = added(True, before=True)
 
     @property
     def label(self) -> str:

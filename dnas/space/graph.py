@@ -19,8 +19,9 @@ from dnas.nn.cell import CellStack
 from dnas.nn.cell_operations import Zero
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.dense_cell import DenseCell
+from dnas.space.canonical import plain
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import OneOf, Spec, plain
+from dnas.space.spec import OneOf, Spec
 
 Graph = nx.DiGraph
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from dnas.errors import UserError
 from dnas.run.files import read_json
+from dnas.space.canonical import plain
 from dnas.space.cost import Count
 from dnas.space.holes import Channels, Shape
-from dnas.space.spec import Leaf, Space, Spec, decisions, fill, plain
+from dnas.space.spec import Leaf, Space, Spec, decisions, fill
 
 FORMAT = "dnas-latency/1"
 Point = tuple[int, ...]

@@ -6,14 +6,13 @@ decisions(space) = what is open;    spec.build / spec.cost / spec.out read the s
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnas.errors import UserError
+from dnas.space.canonical import digest
 from dnas.space.cost import Condition, Cost
 from dnas.space.holes import Channels, Shape, Width
 
@@ -181,12 +180,8 @@ class Space:
 
     @property
     def hash(self) -> str:
-        """Identifies the description: 16 hex digits of the SHA-256 of its canonical JSON.
-
-        The input size is not part of it: the same description serves images of any size.
-        """
-        text = json.dumps(plain(self.spec), separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Identifies the description (`dnas.space.canonical`), not the input size: it serves images of any size."""
+        return digest(self.spec)
 
     def resized(self, height: int, width: int) -> Space:
         return replace(self, height=height, width=width)
@@ -262,14 +257,3 @@ def _holes(spec: Any) -> Iterator[Width | OneOf]:
     elif is_dataclass(spec) and not isinstance(spec, type):
         for f in fields(spec):
             yield from _holes(getattr(spec, f.name))
-
-
-def plain(spec: Any) -> Any:
-    """A description as JSON values, class names included."""
-    if is_dataclass(spec) and not isinstance(spec, type):
-        return {"is": type(spec).__name__, **{f.name: plain(getattr(spec, f.name)) for f in fields(spec)}}
-    if isinstance(spec, Mapping):
-        return {name: plain(part) for name, part in spec.items()}
-    if isinstance(spec, tuple | list):
-        return [plain(part) for part in spec]
-    return spec
