@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 extras=${extras:-}
 stamp=.venv/.installed${extras:+-$extras}
-wanted=$(cat setup.cfg pyproject.toml | cksum)
+wanted=$(cat setup.cfg setup.py pyproject.toml | cksum)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     echo "installing into .venv (once; torch is large)"

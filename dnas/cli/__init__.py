@@ -14,6 +14,7 @@ from dnas.cli import data, doctor, drawing, measuring, reporting, showing, sweep
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
+from dnas.run.recipes import with_files
 from dnas.version import own_version
 
 MODULES = (training, showing, drawing, reporting, measuring, sweeping, data, doctor)
@@ -39,6 +40,7 @@ def _run(arguments: Sequence[str]) -> None:
         _overview().parse_args(list(arguments) or ["--help"])
         return
     if name in training.VERBS:
+        words = with_files(words)
         if any(word.split("=")[0] == "--resume" for word in words) and not {"-h", "--help"} & {*words}:
             return training.resume(name, words)
         training.check_config_files(name, words)

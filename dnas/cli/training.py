@@ -36,7 +36,9 @@ def parser(verb: str, stored: dict[str, Any] | None = None) -> Parser:
     """
     kind = _config(verb)
     found = Parser(prog=f"dnas {verb}", description=first_line(kind))
-    found.add_argument("--config", action="config", help="YAML file with any of these settings")
+    found.add_argument(
+        "--config", action="config", help="YAML file with any of these settings, or the name of a recipe: bot, rib, ..."
+    )
     found.add_argument("--resume", metavar="DIR", help="go on with the run in DIR, from its last checkpoint")
     found.add_argument(
         "--force", action="store_true", help="with --resume: go on with other settings than the run began with"

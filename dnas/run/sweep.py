@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
+import dnas
 from dnas.errors import UserError, check_range, printable
 from dnas.run.config import flat
 from dnas.run.files import read_json
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 DONE = {"search": "cost.json", "retrain": "summary.json"}
 """What a run writes last."""
+_BEGIN = f"""import sys
+sys.path[:] = [place for place in sys.path if place] + [{str(Path(dnas.__file__).parent.parent)!r}]
+from dnas.cli import main
+sys.exit(main())"""
+DNAS = [sys.executable, "-c", _BEGIN]
+"""The command line in a process of its own, that imports nothing from the working folder."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +259,7 @@ class Sweep:
         code = 0
         if not (out / DONE[verb]).exists():
             console.print(printable(f"sweep: {out.name}{' (goes on)' if begun else ''}"), markup=False)
-            code = _run_command([sys.executable, "-m", "dnas.cli", verb, *words])
+            code = _run_command([*DNAS, verb, *words])
         with self.lock:
             if code:
                 self.study.tell(number, state=TrialState.FAIL)
