@@ -12,6 +12,7 @@ Shapes: B batch or N images, D embedding, C identities, K columns of an assignme
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,19 +113,28 @@ class ClassStatistics(nn.Module):
         beta: inverse temperature; None is `default_beta(K)`.
         clusters: K, if soft assignment goes to clusters (k-means over the features of a pass).
         momentum: of the moving averages, per visit of an identity.
+        used: whether there is a bound that needs them; else they take no memory and no place in a checkpoint.
     """
 
     def __init__(
-        self, identities: int, dim: int, beta: float | None = None, clusters: int | None = None, momentum: float = 0.9
+        self,
+        identities: int,
+        dim: int,
+        beta: float | None = None,
+        clusters: int | None = None,
+        momentum: float = 0.9,
+        used: bool = True,
     ) -> None:
         super().__init__()
         columns = clusters or identities
         self.beta = default_beta(columns) if beta is None else beta
-        self.clusters, self.momentum = clusters, momentum
-        self.register_buffer("centroid_sum_KD", torch.zeros(columns, dim))
-        self.register_buffer("known_K", torch.zeros(columns, dtype=torch.bool))
-        self.register_buffer("phi_sum_CK", torch.zeros(identities, columns))
-        self.register_buffer("weight_C", torch.zeros(identities))
+        self.clusters, self.momentum, self.used = clusters, momentum, used
+        rows, columns = (identities, columns) if used else (0, 0)
+        self.register_buffer("centroid_sum_KD", torch.zeros(columns, dim), used)
+        self.register_buffer("known_K", torch.zeros(columns, dtype=torch.bool), used)
+        self.register_buffer("phi_sum_CK", torch.zeros(rows, columns), used)
+        self.register_buffer("weight_C", torch.zeros(rows), used)
+        self.register_load_state_dict_pre_hook(_as_used)  # type: ignore[no-untyped-call]
         self.centroid_sum_KD: Tensor
         self.known_K: Tensor
         self.phi_sum_CK: Tensor
@@ -179,6 +189,17 @@ class ClassStatistics(nn.Module):
         self.centroid_sum_KD[labels_B] = keep * self.centroid_sum_KD[labels_B] + add * (mean_BB @ unit_BD)
         phi_BK = self.log_assignment(unit_BD).exp()
         self.phi_sum_CK[labels_B] = keep * self.phi_sum_CK[labels_B] + add * (mean_BB @ phi_BK)
+
+
+def _as_used(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Go on from a checkpoint that has statistics where none are used, or none where they begin to be."""
+    assert isinstance(module, ClassStatistics)
+    buffers = {prefix + name: buffer for name, buffer in module.named_buffers()}
+    if not module.used:
+        for name in buffers:
+            state.pop(name, None)
+    elif not buffers.keys() & state.keys():
+        state.update(buffers)
 
 
 def unit(embedding_BD: Tensor) -> Tensor:

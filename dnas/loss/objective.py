@@ -69,7 +69,7 @@ class Objective(nn.Module):
     def __init__(self, config: LossConfig, identities: int, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.statistics = ClassStatistics(identities, dim, config.beta, config.assign)
+        self.statistics = ClassStatistics(identities, dim, config.beta, config.assign, used=config.eta > 0)
         self.centres = Centres(identities, dim) if config.centre > 0 else None
         # the margin and scale of the paper for person re-identification
         self.circle = CircleLoss(m=0.25, gamma=128) if config.circle > 0 else None
