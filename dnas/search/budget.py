@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +46,27 @@ class Budget:
         if self.config.limit is None:
             return next(iter(weights.values())).new_zeros(())
         return self.excess(self.count.expected(weights), progress)
+
+    def switched_excess(self, relaxation: Relaxation, p: Mapping[str, Tensor], progress: float) -> Tensor:
+        """The cost term of the drawn network, whose gradient knows that of every network which is one switch away.
+
+        Its expectation over the draws is the gradient of the expected term: no mixture of cheap and dear networks
+        can pass for one that meets the budget.
+
+        Args:
+            p: for every decision the probabilities of its options, differentiable.
+        """
+        index = relaxation.drawn()
+        one = next(iter(p.values()))
+        own = self.excess(one.new_full((), float(self.count.at(index))), progress)
+        if self.config.limit is None:
+            return own
+        counts = self.count.switched(index)
+        keys = [key for key in p if key in counts]
+        flat = np.concatenate([counts[key] for key in keys]) if keys else np.zeros(0)
+        felt = self.excess(torch.as_tensor(flat, dtype=one.dtype).to(one.device, non_blocking=True), progress)
+        weights = torch.cat([p[key] for key in keys]) if keys else one.new_zeros(0)
+        return own + ((weights - weights.detach()) * felt).sum()
 
     def excess(self, cost: Tensor, progress: float) -> Tensor:
         """lambda |log(cost / budget)|, or only what is above it; lambda grows with the progress (0 to 1)."""

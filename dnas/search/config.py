@@ -87,11 +87,14 @@ class ArchConfig:
 
     Args:
         mode: how the logits get their gradient: `full` runs every option of a choice, `sampled` only the drawn one
-            (straight-through, biased), `score` as well (score function, unbiased).
+            (straight-through, biased), `score` as well (score function, unbiased), `switch` as well, and forward only
+            what it is held against (`alternatives`).
+        alternatives: what `switch` holds against the drawn option of each choice: one other, or all of them; each
+            costs a forward pass of its operation.
         draws: architectures that one `score` step compares on one batch; each costs a forward pass.
         data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
         lr: learning rate of Adam on the logits.
-        temperature: tau of the Gumbel-softmax in the first epoch (not `score`, which has none).
+        temperature: tau of the Gumbel-softmax in the first epoch (`full`, `sampled`; the others have none).
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.
@@ -104,6 +107,7 @@ class ArchConfig:
     """
 
     mode: str = "score"
+    alternatives: Literal["one", "all"] = "one"
     draws: int = 4
     data: Literal["split", "joint"] = "split"
     lr: float = 0.02

@@ -64,4 +64,5 @@ class SharedInvertedResidual(InvertedResidualModule):
             mask_C = self.draw.mask(c).to(gain_C.dtype)
             gain_C, bias_C = gain_C * mask_C, bias_C * mask_C
         mean_C, var_C = norm.running_mean[: c.size], norm.running_var[: c.size]  # views: updated in place
-        return batch_norm(y, mean_C, var_C, gain_C, bias_C, norm.training, norm.momentum or 0.1, norm.eps)
+        share = self.draw.share(norm.momentum)
+        return batch_norm(y, mean_C, var_C, gain_C, bias_C, norm.training, share, norm.eps)

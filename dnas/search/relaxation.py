@@ -7,7 +7,8 @@ relaxation (Gumbel-softmax, arXiv 1611.01144). Shapes: N draws, H holes, K optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,8 @@ class Draw:
         self.weights: dict[str, Tensor] = {}
         self.index: dict[str, int] | None = None
         self.rule: Rule = weighted
-        self._masks: dict[Channels, Tensor] = {}
+        self.trying = False
+        self._masks: dict[tuple[Channels, bool], Tensor] = {}
         self._tables: dict[tuple[Channels, torch.device, torch.dtype], Tensor] = {}
 
     def set(self, weights: dict[str, Tensor], index: dict[str, int] | None, rule: Rule = weighted) -> None:
@@ -66,13 +68,27 @@ class Draw:
         """
         return self.rule(self, key, run, count)
 
+    def share(self, momentum: float | None) -> float:
+        """By how much a batch norm moves its running statistics: by none where it is only tried out."""
+        return 0.0 if self.trying else 0.1 if momentum is None else momentum
+
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """What runs in here is an alternative to the draw: batch norms leave their running statistics alone."""
+        before, self.trying = self.trying, True
+        try:
+            yield
+        finally:
+            self.trying = before
+
     def __deepcopy__(self, memo: dict[int, object]) -> Draw:
         """Itself: a copy of a supernet follows the same draw."""
         return self
 
     def mask(self, c: Channels) -> Tensor:
         """The channel mask sum_k g_k [channel < c_k] of an open width, shape (C,). Computed once a draw."""
-        if c not in self._masks:
+        kept = (c, torch.is_grad_enabled())  # one that was computed without gradient serves nobody who needs it
+        if kept not in self._masks:
             assert c.key is not None
             weights_K = self.weights[c.key]
             place = (c, weights_K.device, weights_K.dtype)
@@ -81,8 +97,8 @@ class Draw:
                     channel_C = torch.arange(c.size, device=weights_K.device)
                     count_K1 = torch.tensor(c.values, device=weights_K.device)[:, None]
                     self._tables[place] = (channel_C < count_K1).to(weights_K.dtype)
-            self._masks[c] = weights_K @ self._tables[place]
-        return self._masks[c]
+            self._masks[kept] = weights_K @ self._tables[place]
+        return self._masks[kept]
 
     def width(self, c: Channels) -> Tensor:
         """The effective width sum_k g_k c_k, a scalar."""
@@ -217,6 +233,22 @@ class Relaxation(nn.Module):
         log_p_HK = self.logits_HK.masked_fill(self._sent(draws.absent_HK), -torch.inf).log_softmax(1)
         index_NH1 = self._sent(draws.index_NH)[:, :, None]
         return log_p_HK.expand(len(index_NH1), -1, -1).gather(2, index_NH1).sum((1, 2))
+
+    def probability(self, draws: Draws) -> Tensor:
+        """softmax(a) over the options that could be drawn, (H, K), differentiable."""
+        return self.logits_HK.masked_fill(self._sent(draws.absent_HK), -torch.inf).softmax(1)
+
+    def runners_up(self, draws: Draws, n: int) -> dict[str, int | None]:
+        """The option with the second largest noisy logit of every decision: a sample of the probabilities without the
+        drawn one (Gumbel-top-k, arXiv 1903.06059). None where there was only one to draw.
+        """
+        noisy_HK = (self.host_logits() + draws.noise_NHK[n]).masked_fill(draws.absent_HK, -torch.inf)
+        if noisy_HK.shape[1] < 2:
+            return dict.fromkeys(self.decisions)
+        value_H2, index_H2 = noisy_HK.topk(2)
+        possible = (value_H2[:, 1] > -torch.inf).tolist()
+        second = index_H2[:, 1].tolist()
+        return {key: second[h] if possible[h] else None for h, key in enumerate(self.decisions)}
 
     def drawn(self) -> dict[str, int]:
         """The option numbers of the current one-hot draw."""

@@ -30,10 +30,10 @@ class SupernetBuilder(PlainBuilder):
         self.draw, self.share = draw, share
 
     def norm(self, c: Channels) -> nn.BatchNorm2d:
-        return super().norm(c) if c.closed else MaskedBatchNorm2d(c, self.draw)
+        return DrawnBatchNorm2d(c, self.draw)
 
     def vector_norm(self, c: Channels) -> nn.BatchNorm1d:
-        return super().vector_norm(c) if c.closed else MaskedBatchNorm1d(c, self.draw)
+        return super().vector_norm(c) if c.closed else DrawnBatchNorm1d(c, self.draw)
 
     def mask(self, c: Channels) -> nn.Module:
         return super().mask(c) if c.closed else ChannelMask(c, self.draw)
@@ -54,11 +54,11 @@ class SupernetBuilder(PlainBuilder):
         return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
 
 
-class MaskedBatchNorm(_BatchNorm):
-    """Batch norm with the channel mask folded into gain and bias: no pass over the activations.
+class DrawnBatchNorm(_BatchNorm):
+    """Batch norm that keeps its running statistics when it is only tried out, and masks the channels of an open width.
 
-    For the linear outputs this is FBNetV2's mask exactly. Before an activation f with f(0) = 0 it is
-    f(mask * y) instead of mask * f(y): the same for a one-hot draw.
+    The mask is folded into gain and bias: no pass over the activations. For the linear outputs this is FBNetV2's mask
+    exactly. Before an activation f with f(0) = 0 it is f(mask * y) instead of mask * f(y): the same for a one-hot draw.
     """
 
     def __init__(self, c: Channels, draw: Draw) -> None:
@@ -66,19 +66,22 @@ class MaskedBatchNorm(_BatchNorm):
         self.width, self.draw = c, draw
 
     def forward(self, input: Tensor) -> Tensor:
-        mask_C = self.draw.mask(self.width).to(self.weight.dtype)
-        gain_C, bias_C = self.weight * mask_C, self.bias * mask_C
-        momentum = 0.1 if self.momentum is None else self.momentum
+        gain_C: Tensor = self.weight
+        bias_C: Tensor = self.bias
+        if not self.width.closed:
+            mask_C = self.draw.mask(self.width).to(gain_C.dtype)
+            gain_C, bias_C = gain_C * mask_C, bias_C * mask_C
         assert self.running_mean is not None
         assert self.running_var is not None
-        return batch_norm(input, self.running_mean, self.running_var, gain_C, bias_C, self.training, momentum, self.eps)
+        share = self.draw.share(self.momentum)
+        return batch_norm(input, self.running_mean, self.running_var, gain_C, bias_C, self.training, share, self.eps)
 
 
-class MaskedBatchNorm1d(MaskedBatchNorm, nn.BatchNorm1d):
+class DrawnBatchNorm1d(DrawnBatchNorm, nn.BatchNorm1d):
     """Over vectors (B, C)."""
 
 
-class MaskedBatchNorm2d(MaskedBatchNorm, nn.BatchNorm2d):
+class DrawnBatchNorm2d(DrawnBatchNorm, nn.BatchNorm2d):
     """Over maps (B, C, H, W)."""
 
 

@@ -85,6 +85,17 @@ class Count:
         """The exact count where decision `key` takes option number `decisions[key]`."""
         return sum(int(table[tuple(decisions[key] for key in keys)]) for keys, table in self.tables.items())
 
+    def switched(self, decisions: Mapping[str, int]) -> dict[str, Table]:
+        """For every key the exact counts (K,) where it alone takes each of its options, the others as decided."""
+        total = np.array(self.at(decisions), np.int64)
+        found: dict[str, Table] = {}
+        for keys, table in self.tables.items():
+            place = tuple(decisions[key] for key in keys)
+            for axis, key in enumerate(keys):
+                row_K = np.moveaxis(table, axis, -1)[place[:axis] + place[axis + 1 :]]
+                found[key] = found.get(key, total) + row_K - table[place]
+        return found
+
     @property
     def value(self) -> int:
         """The exact count of a closed description."""

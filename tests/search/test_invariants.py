@@ -10,7 +10,7 @@ from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.reid_net import ReIDNet
 from dnas.search.elastic import SharedInvertedResidual
 from dnas.search.relaxation import Relaxation
-from dnas.search.supernet import ChannelMask, MaskedBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
+from dnas.search.supernet import ChannelMask, DrawnBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
 from dnas.space.spec import Choice, Space, decisions, fill
 from tests.estimators import estimator, sample
@@ -67,7 +67,7 @@ def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None
         choices = random_choices(space, seed)
         child = child_of(space, net, choices)
         plain = {type(m) for m in child.modules()}
-        assert not plain & {Mixed, SharedInvertedResidual, MaskedBatchNorm2d, ChannelMask, OpenWidth}, (
+        assert not plain & {Mixed, SharedInvertedResidual, DrawnBatchNorm2d, ChannelMask, OpenWidth}, (
             "search code left in the child"
         )
         relaxation.fix(choices)

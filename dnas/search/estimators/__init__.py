@@ -9,8 +9,14 @@ from dnas.search.estimators.estimator import Estimator
 from dnas.search.estimators.full import Full
 from dnas.search.estimators.sampled import Sampled
 from dnas.search.estimators.score import Score
+from dnas.search.estimators.switch import Switch
 
-ESTIMATORS: Mapping[str, type[Estimator]] = {"score": Score, "sampled": Sampled, "full": Full}
+ESTIMATORS: Mapping[str, type[Estimator]] = {
+    "switch": Switch,
+    "score": Score,
+    "sampled": Sampled,
+    "full": Full,
+}
 """What `arch.mode` may be. A new estimator is a file beside these and a line here."""
 
 
