@@ -29,7 +29,7 @@ class Stepper:
         self.device = next(net.parameters()).device
         if config.amp == "fp16" and self.device.type != "cuda":
             raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: none, bf16 (fp16 needs cuda)")
-        self.optimiser = make_optimiser(net.parameters(), optim)
+        self.optimiser = make_optimiser(net, optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.ema = MovingAverage(net, config.ema) if config.ema else None
         self.parallel: DistributedDataParallel | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,8 +66,9 @@ class OptimConfig:
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of the weights."""
+def make_optimiser(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of a network's weights."""
+    parameters = net.parameters()
     if optim.optimiser == "sgd":
         return torch.optim.SGD(parameters, optim.lr, momentum=0.9, weight_decay=optim.weight_decay, nesterov=True)
     kind = torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam

@@ -45,7 +45,7 @@ class Steps:
         self.config, self.net, self.relaxation, self.objective = config, net, relaxation, objective
         self.estimator = estimator
         self.train, self.logit_images = train, logit_images
-        self.weight_optimiser = make_optimiser(net.parameters(), config.optim)
+        self.weight_optimiser = make_optimiser(net, config.optim)
         self.logit_optimiser = torch.optim.Adam(relaxation.parameters(), config.arch.lr, betas=(0.5, 0.999))
         self.augment, self.watch = Augmenter(config.input), Watch(config.optim.on_nonfinite)
 
