@@ -26,6 +26,7 @@ from dnas.run.device import Device
 from dnas.run.folder import RunFolder
 from dnas.run.progress import errors
 from dnas.space.graph import View, graph
+from retrain.card import card_items
 from retrain.compare import Comparison, Run, compare
 from retrain.look import Look, draw_attention, draw_grad_cam
 from retrain.models import network_of, open_space, search_mode, search_options
@@ -146,6 +147,7 @@ class Reporter:
         items.append(self.network("Its network", f"Graph of the network {summary.get('model')}.", closed, caption))
         if self.images:
             items += self.looks(folder)
+        items += card_items(path)
         return Section(f"run-{number}", f"Retraining {path.name}", [*items, *origin(folder)])
 
     def looks(self, folder: RunFolder) -> list[Item]:

@@ -1,4 +1,4 @@
-"""`dnas report`: one HTML file about searches and retrainings."""
+"""`dnas report` and `dnas card`: what is to be known about some runs, as a page and as a file for the Hub."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ from dnas.errors import UserError, check_range
 from dnas.run.progress import console
 
 REPORT = "Everything about some searches and retrainings in one HTML file that needs nothing else."
+
+
+CARD = "The model card of a trained network: Markdown with the front matter of the Hugging Face Hub."
+
+
+def card_parser() -> Parser:
+    found = Parser(prog="dnas card", description=CARD)
+    found.add_argument("runs", type=str, nargs="+", help="folder of a finished retraining; several: seeds of one model")
+    found.add_argument("-o", "--output", type=str, default=None, help="file to write (.md), else it is printed")
+    return found
+
+
+def card(config: Namespace, words: Sequence[str]) -> None:
+    from dnas.run.files import write_text
+    from retrain.card import markdown, model_card
+
+    text = markdown(model_card(config.runs))
+    if config.output is None:
+        print(text, end="")
+        return
+    file = Path(config.output)
+    if file.suffix != ".md":
+        raise UserError(f"{file}: cannot write '{file.suffix}', allowed: .md")
+    write_text(file, text)
+    console.print(f"wrote {file}", markup=False)
 
 
 def parser() -> Parser:
@@ -38,4 +63,4 @@ def run(config: Namespace, words: Sequence[str]) -> None:
     console.print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB{said})", markup=False)
 
 
-VERBS = {"report": Verb(REPORT, parser, run)}
+VERBS = {"report": Verb(REPORT, parser, run), "card": Verb(CARD, card_parser, card)}

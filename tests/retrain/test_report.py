@@ -167,6 +167,7 @@ def browser() -> Iterator[Any]:
     found.quit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_in_a_browser(width: int, scheme: str, browser: Any, runs: Path, tmp_path: Path) -> None:
     """No error, no request, no sideways scrolling; tables sort by keyboard; every figure has its alternative text."""

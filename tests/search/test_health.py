@@ -94,6 +94,7 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_idle_dropout_counters_a_collapse(seed: int) -> None:
     collapsed, health = searched(seed, 0.0)
     assert list(collapsed.values()).count("skip") >= SITES - 1
