@@ -22,7 +22,7 @@ from retrain.config import RetrainConfig
 
 IDENTITY = ("data", "test_on", "out", "seed", "genotype", "device")
 """Settings in which the runs of one row may differ: they are seeds of one experiment."""
-PROTOCOL = {"distance": "cosine", "flip_average": False}
+PROTOCOL = {"distance": "cosine", "flip_average": False, "cameras": "other"}
 """How runs without a word about it were evaluated."""
 
 RESULTS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.summary.get("protocol", PROTOCOL)
+        found: dict[str, Any] = {**PROTOCOL, **self.summary.get("protocol", {})}
         return found
 
     def queries(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -121,6 +121,12 @@ class Comparison:
     pairs: list[Pair]
     mixed: bool
 
+    @property
+    def protocol(self) -> str:
+        """How all of it was measured, in words."""
+        found = {str(run.protocol): run.protocol for group in self.groups for run in group.runs}
+        return " or ".join(said(protocol) for protocol in found.values())
+
 
 def read_run(path: str | Path) -> Run:
     """Read a finished retraining.
@@ -163,13 +169,16 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
         if run.protocol != first.protocol:
             raise UserError(
-                f"{run.path}: measured as {_said(run.protocol)}, {first.path} as {_said(first.protocol)};"
+                f"{run.path}: measured as {said(run.protocol)}, {first.path} as {said(first.protocol)};"
                 " --mixed compares them all the same"
             )
 
 
-def _said(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in protocol.items())
+def said(protocol: dict[str, Any]) -> str:
+    """A protocol in words: "cosine distance, across cameras"."""
+    mirrored = ", mean with the mirror image" if protocol["flip_average"] else ""
+    cameras = "cameras ignored" if protocol["cameras"] == "ignore" else "across cameras"
+    return f"{protocol['distance']} distance{mirrored}, {cameras}"
 
 
 def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:

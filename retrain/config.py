@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dnas.data.augment import InputConfig
+from dnas.data.protocol import Cameras
 from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance
 from dnas.loss.objective import LossConfig
@@ -60,6 +61,8 @@ class RetrainConfig:
             torchvision's (`DEFAULT`) or `timm`; or the folder of a retraining, whose network gets a new classifier
             (which network need not be said then); without it training starts from scratch.
         weights_grid: rows x columns of the patches that a file's vision transformer saw (16x8), where it is no square.
+        cameras: what a query may be matched with, held out or tested: images of `other` cameras, or any but its own
+            (`ignore`); `auto` is `other` where the data say which camera took an image.
         seed: of everything random.
         holdout: share of the training identities to leave out and to evaluate on as well.
         eval_every: epochs between looks at the held-out identities (0: never; needs holdout).
@@ -82,6 +85,7 @@ class RetrainConfig:
     backbone_stride: int = 0
     weights: str | None = None
     weights_grid: str | None = None
+    cameras: Cameras = "auto"
     seed: int = 0
     holdout: float = 0.0
     eval_every: int = 0

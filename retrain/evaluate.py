@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dnas.data.images import Images
 from dnas.data.layouts import load_data
+from dnas.data.protocol import Cameras
 from dnas.data.splits import Split, check_matches, together
 from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance, embed
@@ -24,6 +25,7 @@ from dnas.eval.rerank import Reranked
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.device import Device
 from dnas.run.files import replace_file
+from retrain.compare import said
 from retrain.load import load
 
 
@@ -34,6 +36,7 @@ class EvalConfig:
     Args:
         run: folder of a retraining.
         data: data set to evaluate on, in any layout of docs/data.md; the run's own without.
+        cameras: see `dnas retrain`; as the run was measured without.
         distance: cosine of the embeddings, or euclidean; as the run was measured without.
         flip_average: embed every image and its mirror image, and take the mean; as the run was measured without.
         rerank: k-reciprocal re-ranking as well, as rows of its own (cosine only).
@@ -49,6 +52,7 @@ class EvalConfig:
 
     run: str
     data: str | None = None
+    cameras: Cameras | None = None
     distance: Distance | None = None
     flip_average: bool | None = None
     rerank: bool = False
@@ -83,30 +87,30 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
         None if config.data else stored.test_on,
         for_training=False,
         on_bad_image=stored.input.on_bad_image,
+        cameras=config.cameras or stored.cameras,
     )
     check_matches(data.query, data.gallery, "query and gallery")
     queries = len(data.query)
     images = run.decode(together(data.query, data.gallery))
     ranking, embedding_ND = retrieve(run.network, images, queries, distance, flip_average, config.chunk)
-    ids = ((data.query.pids, data.query.camids), (data.gallery.pids, data.gallery.camids))
     result: dict[str, Any] = {
         "run": config.run,
-        "protocol": {"distance": distance, "flip_average": flip_average},
+        "protocol": {"distance": distance, "flip_average": flip_average, "cameras": data.protocol.cameras},
         "data": data.fingerprint(),
         "plain": by_camera(ranking, data.query),
     }
     if config.rerank:
         settings = {name: getattr(config, name) for name in ("k1", "k2", "weight")}
         rows = Reranked(embedding_ND[:queries], embedding_ND[queries:], **settings).rows
-        ranking = rank_by(rows, *ids, embedding_ND.device, min(config.chunk, 64))
+        ranking = rank_by(rows, data.query.ids, data.gallery.ids, embedding_ND.device, min(config.chunk, 64))
         result["reranked"] = {"settings": settings, **by_camera(ranking, data.query)}
     return result
 
 
 def by_camera(ranking: Ranking, query: Split) -> dict[str, Any]:
-    """Metrics over all queries, and over those of each camera that has any with a match."""
+    """Metrics over all queries, and over those of each camera that has any with a match, if there are cameras."""
     cameras = {}
-    for camera in np.unique(query.camids).tolist():
+    for camera in np.unique(query.camids).tolist() if query.protocol.known else ():
         part = ranking.subset(query.camids == camera)
         if part.valid.any():
             cameras[str(camera)] = {**part.metrics(), "queries": int(part.valid.sum())}
@@ -116,13 +120,13 @@ def by_camera(ranking: Ranking, query: Split) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> list[Table]:
     """The result for people."""
     protocol = result["protocol"]
-    said = f"{protocol['distance']} distance" + (", mean with the mirror image" if protocol["flip_average"] else "")
+    how = said(protocol)
     found = []
-    for kind, title in (("plain", said), ("reranked", f"{said}, k-reciprocal re-ranking")):
+    for kind, title in (("plain", how), ("reranked", f"{how}, k-reciprocal re-ranking")):
         if kind not in result:
             continue
         table = Table("queries from", "mAP (%)", "Rank-1", "Rank-5", "Rank-10", "mINP", "queries", title=title)
-        rows = {"all cameras": result[kind]["all"], **{f"camera {c}": m for c, m in result[kind]["cameras"].items()}}
+        rows = {"all": result[kind]["all"], **{f"camera {c}": m for c, m in result[kind]["cameras"].items()}}
         for name, metrics in rows.items():
             values = (metrics[key] for key in ("mAP", "rank1", "rank5", "rank10", "mINP"))
             table.add_row(name, *(f"{100 * value:.1f}" for value in values), f"{metrics['queries']:,}")
@@ -146,9 +150,8 @@ def retrieve(
         chunk: queries ranked at a time.
     """
     embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
-    query_ids, gallery_ids = (
-        (images.pids[part], images.camids[part]) for part in (slice(queries), slice(queries, None))
-    )
+    pids, sources = images.ids
+    query_ids, gallery_ids = ((pids[part], sources[part]) for part in (slice(queries), slice(queries, None)))
     query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
     return rank(query_QD, gallery_GD, query_ids, gallery_ids, distance, chunk), embedding_ND
 

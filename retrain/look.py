@@ -57,6 +57,7 @@ class Look:
             None if data else config.test_on,
             for_training=False,
             on_bad_image=config.input.on_bad_image,
+            cameras=config.cameras,
         )
         check_matches(self.data.query, self.data.gallery, "query and gallery")
         self.queries = len(self.data.query)
@@ -109,7 +110,7 @@ class Look:
     @cached_property
     def precisions(self) -> NDArray[np.float64]:
         """Average precision of every query."""
-        ids = self.images.pids, self.images.camids
+        ids = self.images.ids
         query, gallery = ((ids[0][part], ids[1][part]) for part in (slice(self.queries), slice(self.queries, None)))
         parts = self.embedding[: self.queries], self.embedding[self.queries :]
         return rank(*parts, query, gallery, self.run.config.distance).ap
@@ -120,43 +121,49 @@ class Look:
         return valid[np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int)].tolist()  # type: ignore[no-any-return]
 
     def label(self, number: int) -> str:
-        return f"identity {self.images.pids[number]}, camera {self.images.camids[number]}"
+        return f"identity {self.images.pids[number]}" + self._camera(number)
+
+    def _camera(self, number: int) -> str:
+        return f", camera {self.images.camids[number]}" if self.data.protocol.known else ""
 
     def ranked(self, count: int = 6, top: int = 10, best: bool = False) -> Figure:
         """Ranked lists, the worst (or best) queries first."""
         order = np.argsort(np.nan_to_num(self.precisions, nan=2.0) * (-1 if best else 1), kind="stable")
         order = order[~np.isnan(self.precisions[order])][:count]
-        lists, (pids, camids) = [], (self.images.pids, self.images.camids)
+        lists, (pids, sources) = [], self.images.ids
         for query, distance_G in zip(order.tolist(), self._distances(order.tolist()).cpu(), strict=True):
             g = slice(self.queries, None)
-            junk_G = (pids[g] == pids[query]) & (camids[g] == camids[query])
+            junk_G = (pids[g] == pids[query]) & (sources[g] == sources[query])
             distance_G = distance_G.masked_fill(torch.from_numpy(junk_G), torch.inf)
             nearest = distance_G.topk(min(top, int((~junk_G).sum())), largest=False)
             hits = [
                 Hit(
-                    self.pixels(self.queries + place), distance, int(camids[self.queries + place]),
+                    self.pixels(self.queries + place), distance,
+                    int(self.images.camids[self.queries + place]) if self.data.protocol.known else None,
                     bool(pids[self.queries + place] == pids[query]),
                 )
                 for distance, place in zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
             ]  # fmt: skip
-            title = f"query, camera {camids[query]}\nAP {100 * self.precisions[query]:.1f} %"
+            title = f"query{self._camera(query)}\nAP {100 * self.precisions[query]:.1f} %"
             lists.append(RankedList(self.pixels(query), title, hits))
         return draw_ranked(lists)
 
     def distances(self) -> Figure:
-        """Histograms of same and different identities, over pairs of a query and a gallery image of another camera."""
+        """Histograms of same and different identities, over pairs of a query and a gallery image of another source."""
         rng = np.random.default_rng(0)
-        (pids, camids), n = (self.images.pids, self.images.camids), self.queries
+        (pids, sources), n = self.images.ids, self.queries
         per_query = max(MOST_PAIRS // n, 1)
         same, different = [], []
         for start in range(0, n, 256):
             rows = range(start, min(start + 256, n))
             for query, distance in zip(rows, self._distances(rows).cpu().double().numpy(), strict=True):
-                other = camids[n:] != camids[query]
+                other = sources[n:] != sources[query]
                 same.append(distance[other & (pids[n:] == pids[query])])
                 rest = np.flatnonzero(other & (pids[n:] != pids[query]))
                 different.append(distance[rng.choice(rest, min(per_query, len(rest)), replace=False)])
-        return draw_distances(np.concatenate(same), np.concatenate(different), self.run.config.distance)
+        return draw_distances(
+            np.concatenate(same), np.concatenate(different), self.run.config.distance, self.data.protocol.said
+        )
 
     def plane(self, method: str = "tsne") -> Figure:
         """The embedding of query and gallery in a plane: t-SNE (van der Maaten and Hinton, 2008) or PCA."""
@@ -236,10 +243,10 @@ class Look:
         to no position (the neck's mean) is spread evenly, so that the sum is the similarity; after mean pooling that
         is exact. Negative parts are cut off.
         """
-        network, (pids, camids), n = self.run.network, (self.images.pids, self.images.camids), self.queries
+        network, (pids, sources), n = self.run.network, self.images.ids, self.queries
         targets = []
         for query, distance_G in zip(numbers, self._distances(numbers).cpu(), strict=True):
-            match = torch.from_numpy((pids[n:] == pids[query]) & (camids[n:] != camids[query]))
+            match = torch.from_numpy((pids[n:] == pids[query]) & (sources[n:] != sources[query]))
             targets.append(int(distance_G.masked_fill(~match, torch.inf).argmin()) + n)
         with torch.no_grad():
             wanted_BD = network.embed(self.input(targets))

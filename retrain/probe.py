@@ -40,6 +40,7 @@ def probe_run(
         for_training=False,
         tested=False,
         on_bad_image=config.input.on_bad_image,
+        cameras=config.cameras,
     )
     sets: dict[str, Images] = {}
     if len(found.train):

@@ -208,7 +208,9 @@ class Reporter:
             errors.print(f"dnas: warning: {line}", markup=False)
             items.append(Text(line, warning=True))
         if found is not None:
-            items.append(sortable_table("Models", GROUPS, [group_cells(group) for group in found.groups]))
+            items.append(
+                sortable_table("Models", GROUPS.format(found.protocol), [group_cells(group) for group in found.groups])
+            )
             if found.pairs:
                 items.append(sortable_table("Every two of them", PAIRS, [pair_cells(pair) for pair in found.pairs]))
             points = [Point(g.title, g.values("macs"), [run.mean_ap for run in g.runs]) for g in found.groups]

@@ -17,7 +17,8 @@ from dnas.errors import UserError
 from dnas.run.files import write_text
 from retrain.compare import Comparison, Group, Pair
 
-GROUPS = "mean ± standard deviation over runs; IB in units of log(identities)"
+GROUPS = "{}; mean ± standard deviation over runs; IB in units of log(identities)"
+"""With the protocol."""
 PAIRS = "difference in mAP (points), 95 % interval: paired bootstrap over query identities and seeds"
 ENDINGS = (".md", ".csv", ".json", ".txt")
 
@@ -61,7 +62,7 @@ def pair_cells(pair: Pair) -> dict[str, str]:
 
 def tables(comparison: Comparison) -> list[Table]:
     """For the terminal."""
-    found = [_table(GROUPS, [group_cells(group) for group in comparison.groups])]
+    found = [_table(GROUPS.format(comparison.protocol), [group_cells(group) for group in comparison.groups])]
     return found + ([_table(PAIRS, [pair_cells(pair) for pair in comparison.pairs])] if comparison.pairs else [])
 
 
@@ -94,7 +95,7 @@ def write_table(comparison: Comparison, file: Path) -> None:
         writer.writerows(groups)
         text = stream.getvalue()
     else:
-        parts = [(GROUPS, groups)] + ([(PAIRS, pairs)] if pairs else [])
+        parts = [(GROUPS.format(comparison.protocol), groups)] + ([(PAIRS, pairs)] if pairs else [])
         text = "\n\n".join(f"{title}\n\n{_markdown(rows)}" for title, rows in parts) + "\n"
     write_text(file, text)
 

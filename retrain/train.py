@@ -48,7 +48,7 @@ class Retraining:
         self.model = pick_model(config)
         bad = config.input.on_bad_image
         with distributed.one_first():
-            data = load_data(config.data, config.test_on, tested=config.test, on_bad_image=bad)
+            data = load_data(config.data, config.test_on, tested=config.test, on_bad_image=bad, cameras=config.cameras)
         rest, held = hold_out(data.train, config.holdout, config.seed)
         if len(held):
             check_matches(held, held, "held-out identities")
@@ -59,6 +59,7 @@ class Retraining:
             self.fingerprint = data.fingerprint()
             self.train = decode(rest, *self.size)
             self.held_out: Images | None = decode(held, *self.size) if len(held) else None
+        self.cameras = data.protocol.cameras
         self.test: tuple[Split, Split] = (data.query, data.gallery)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = ReIDNet(self.model.spec, self.model.input, self.train.identities)
@@ -173,7 +174,7 @@ class Retraining:
             "seed": config.seed,
             "epochs": self.position.epoch,
             "evaluated": "moving average" if config.train.ema else "last epoch",
-            "protocol": {"distance": config.distance, "flip_average": config.flip_average},
+            "protocol": {"distance": config.distance, "flip_average": config.flip_average, "cameras": self.cameras},
             "information": information,
         }
         news = []
@@ -188,6 +189,7 @@ class Retraining:
             summary["queries_without_match"] = int((~ranking.valid).sum())
             information["test"] = probe(F.normalize(embedding_ND, dim=1), test, self.objective.statistics.beta)
             save_ranking(folder.path / "per_query.npz", ranking, self.test[0])
+            news += [] if self.cameras == "other" else ["cameras ignored"]
             news.append(f"mAP {summary['test']['mAP']:.1%}, Rank-1 {summary['test']['rank1']:.1%}")
         cost = self.model.spec.cost(self.model.input)
         counted = {"macs": cost.macs.value, "params": cost.params.value}

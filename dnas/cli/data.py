@@ -17,6 +17,7 @@ CHECK = "Check a data set before anything trains on it: counts, unreadable and d
 
 
 def parser() -> Parser:
+    from dnas.data.protocol import Cameras
     from dnas.data.synthetic import SynthConfig
 
     found = Parser(prog="dnas data", description=DATA)
@@ -28,6 +29,9 @@ def parser() -> Parser:
     synth.add_class_arguments(SynthConfig, skip={"out", "occluded"})
     check = Parser(description=CHECK)
     check.add_argument("root", type=str, help="folder of a data set, or a CSV manifest")
+    check.add_argument(
+        "--cameras", type=Cameras, default="auto", help="what a query may be matched with (docs/data.md)"
+    )
     check.add_argument("--json", action="store_true", help="print everything as one line of JSON, last")
     actions = found.add_subcommands(dest="action")
     actions.add_subcommand("synth", synth, help="synthetic pedestrians in the layout of Market-1501")
@@ -59,14 +63,14 @@ def _check(config: Any) -> None:
     from dnas.data.check import PRIVACY, check, rows
     from dnas.data.layouts import load_data
 
-    data = load_data(config.root, for_training=False, tested=False)
+    data = load_data(config.root, for_training=False, tested=False, cameras=config.cameras)
     summary, findings = check(data)
     beside = f"{summary['looks_like']}: images / identities" if summary["looks_like"] else "published"
     table = Table("split", "images", "identities", "cameras", beside)
     for row in rows(data, summary):
         table.add_row(*row)
     console.print(table)
-    console.print(f"layout {summary['layout']}; {summary['sizes']}")
+    console.print(f"layout {summary['layout']}; ranked {data.protocol.said}; {summary['sizes']}")
     fingerprint = summary["fingerprint"]
     console.print(f"fingerprint {fingerprint['sha256'] if fingerprint else 'none, not everything can be read'}")
     for finding in findings:

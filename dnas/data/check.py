@@ -86,7 +86,7 @@ def check(data: ReIDData) -> tuple[dict[str, Any], list[Finding]]:
     findings = list(_pictures(look))
     if not look.unreadable:
         findings += _copies(data, look)
-    findings += _protocol(data)
+    findings += _protocol(data, bool(look.unreadable))
     name = published_name(data)
     summary: dict[str, Any] = {"layout": data.layout, "looks_like": name, "sizes": look.sizes()}
     summary["fingerprint"] = None if look.unreadable else data.fingerprint()
@@ -168,27 +168,33 @@ def _copies(data: ReIDData, look: Look) -> Iterable[Finding]:
             yield Finding(kind, f"{what}: {_listed(pairs)}")
 
 
-def _protocol(data: ReIDData) -> Iterable[Finding]:
+def _protocol(data: ReIDData, unreadable: bool) -> Iterable[Finding]:
     """Identities on both sides, queries that nothing can answer, one camera, identities with one image."""
+    where = data.protocol.elsewhere
+    if data.ignored:
+        yield Finding("remark", f"files left out, not called like images: {_listed(list(data.ignored))}")
     for name in ("train", "query"):
         if count := int((data.splits()[name].pids == 0).sum()):
             yield Finding("problem", f"identity 0, a distractor, among the {name} images: {count}")
     real = {name: set(split.pids[split.pids != 0].tolist()) for name, split in data.splits().items()}
     if both := real["train"] & (real["query"] | real["gallery"]):
         yield Finding("problem", f"identities in training and test: {_listed([str(pid) for pid in sorted(both)])}")
-    if len(data.query):
+    if unreadable and data.protocol.cameras == "ignore":
+        pass  # what is the same image is told by the bytes
+    elif len(data.query):
         answered = matched(data.query, data.gallery)
         if not answered.any():
-            yield Finding("problem", "no query has a match of its identity in another camera")
+            hint = "; --cameras ignore ranks without them" if data.protocol.cameras == "other" else ""
+            yield Finding("problem", f"no query has a match of its identity {where}{hint}")
         elif not answered.all():
             names = [file.name for file, good in zip(data.query.files, answered, strict=True) if not good]
-            yield Finding("remark", f"queries without a match in another camera (they do not count): {_listed(names)}")
+            yield Finding("remark", f"queries without a match {where} (they do not count): {_listed(names)}")
     else:
         yield Finding("remark", "no query images: it can be trained on, and tested on another set (--test_on)")
     if not len(data.train):
         yield Finding("remark", "no training images: it can be tested on (--test_on)")
         return
-    if data.train.cameras == 1:
+    if data.train.cameras == 1 and data.protocol.cameras == "other":
         yield Finding("remark", "training images of one camera: nothing across cameras can be learnt")
     pids, counts = np.unique(data.train.pids, return_counts=True)
     if single := [str(pid) for pid in pids[counts == 1]]:
@@ -206,5 +212,6 @@ def rows(data: ReIDData, summary: Mapping[str, Any]) -> list[tuple[str, str, str
     for name, split in data.splits().items():
         published = summary.get("published", {}).get(name)
         beside = f"{published[0]:,} / {published[1]:,}" if published else "-"
-        found.append((name, f"{len(split):,}", f"{split.identities:,}", str(split.cameras), beside))
+        cameras = str(split.cameras) if split.protocol.known else "-"
+        found.append((name, f"{len(split):,}", f"{split.identities:,}", cameras, beside))
     return found

@@ -44,20 +44,21 @@ class Copies:
 
 def copies(data: ReIDData) -> Copies:
     """Every file whose bytes came before, with the file where they did."""
-    found = Copies()
+    found, by_camera = Copies(), data.protocol.cameras == "other"
     seen: dict[bytes, list[tuple[str, Path, int, int]]] = {}
     for name, split in data.splits().items():
         columns = (split.files, split.pids.tolist(), split.camids.tolist(), content_hashes(split.files))
         for file, pid, camid, content in zip(*columns, strict=True):
-            before = seen.setdefault(content, [])
+            before = [one for one in seen.setdefault(content, []) if one[1] != file]
             other_side = [one for one in before if one[0] != name and "train" in (one[0], name)]
             own_query = [one for one in before if one[0] == "query" != name and one[2] == pid != 0 and one[3] != camid]
+            own_query = own_query if by_camera else []  # else it is left out of its own gallery
             for kind, pairs in ((found.leaks, other_side), (found.answers, own_query)):
                 kind += [f"{pairs[0][1]} and {file}"] if pairs else []
             if before and not other_side and not own_query:
                 same = before[0][2] == pid
                 (found.within if same else found.labels).append(f"{before[0][1]} and {file}")
-            before.append((name, file, pid, camid))
+            seen[content].append((name, file, pid, camid))
     return found
 
 
@@ -67,7 +68,7 @@ def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def near_copies(data: ReIDData, thumbnails_NT: NDArray[np.uint8]) -> list[str]:
-    """Pairs of nearly the same picture in training and test, or in query and gallery of two cameras.
+    """Pairs of nearly the same picture in training and test, or of a query and what it may be matched with.
 
     Files of the same bytes are not among them.
 
@@ -94,6 +95,8 @@ def near_copies(data: ReIDData, thumbnails_NT: NDArray[np.uint8]) -> list[str]:
         )
         row, column = np.nonzero(np.isfinite(distance))
         first, second = asked[row], there[place[row, column]]
-        other = (content[first] != content[second]).any(1) & ((asking == 0) | (camids[first] != camids[second]))
+        other = (content[first] != content[second]).any(1) & (
+            (asking == 0) | (camids[first] != camids[second]) | (data.protocol.cameras == "ignore")
+        )
         pairs += [f"{files[a]} and {files[b]}" for a, b in zip(first[other], second[other], strict=True)]
     return pairs

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Images:
         rows: (N) which of them these images are.
         labels: (N) 0..C-1.
         pids, camids: identities and cameras.
+        sources: (N) what a query is not matched within (`dnas.data.protocol`); the cameras without.
     """
 
     pixels: Tensor
@@ -58,6 +59,7 @@ class Images:
     labels: Tensor
     pids: NDArray[np.int64]
     camids: NDArray[np.int64]
+    sources: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,12 +101,23 @@ class Images:
         """The images where `keep_N` is true, relabelled."""
         kept = keep_N.numpy()
         labels = torch.unique(self.labels[keep_N], return_inverse=True)[1]
-        return Images(self.pixels, self.rows[keep_N], labels, self.pids[kept], self.camids[kept])
+        return replace(self._part(keep_N, kept), labels=labels)
 
     def shard(self, number: int, count: int) -> Images:
         """Every `count`-th image from `number` on, with the same labels: the share of one of several processes."""
         mine = slice(number, None, count)
-        return Images(self.pixels, self.rows[mine], self.labels[mine], self.pids[mine], self.camids[mine])
+        return self._part(mine, mine)
+
+    def _part(self, rows: Tensor | slice, same: NDArray[np.bool_] | slice) -> Images:
+        """Some of the images: which of them for torch, and for numpy."""
+        sources = None if self.sources is None else self.sources[same]
+        labels = self.labels[rows]
+        return Images(self.pixels, self.rows[rows], labels, self.pids[same], self.camids[same], sources)
+
+    @property
+    def ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Identity and source of every image, for ranking."""
+        return self.pids, self.camids if self.sources is None else self.sources
 
     def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
         """All images in order, normalised, in batches for inference."""
@@ -133,7 +146,7 @@ def decode(split: Split, height: int, width: int) -> Images:
             key.update(content)
         pixels = _cached(folder / "images" / f"{key.hexdigest()}.npy", whole.files, height, width)
         rows = torch.arange(len(split)) if split.rows is None else torch.from_numpy(split.rows)
-    return Images(pixels, rows, labels, split.pids, split.camids)
+    return Images(pixels, rows, labels, split.pids, split.camids, split.ids[1])
 
 
 def _cached(file: Path, files: tuple[Path, ...], height: int, width: int) -> Tensor:

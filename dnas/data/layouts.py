@@ -8,21 +8,30 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from dnas.data.protocol import Cameras, Protocol
 from dnas.data.splits import SPLITS, ReIDData, Split, chained
-from dnas.data.usable import OnBadImage, without_bad
+from dnas.data.usable import OnBadImage, say_left_out, without_bad
 from dnas.errors import UserError
 
-IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+IMAGES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+"""Endings of images, in small or capital letters."""
+EXPECTED = ("thumbs.db", "desktop.ini", ".ds_store")
+"""Files that systems put into every folder: nothing is said of them (nor of "._*", by macOS)."""
 MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 VERI = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
 NAME = re.compile(r"(-1|\d{1,8})_c(\d{1,4})(?:s\d+)?_.*")
 """0001_c1s1_000151_00 (Market-1501), 0001_c2_f0046158 (Duke), 0001_c001_00016450_0 (VeRi): identity, camera."""
-COLUMNS = ("path", "identity", "camera", "split")
+COLUMNS = ("path", "identity", "split")
+"""Of a manifest; `camera` too where it is known."""
+BOTH = "test"
+"""Split of a manifest whose images are query and gallery at once: each is left out of its own gallery."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +42,35 @@ class Layout:
         marks: files or folders that tell this layout from the others.
         read: the three lists of images below a root.
         hint: what it looks like, for messages.
+        listed: whether its images are what lies in the folders of `marks` (and not what a list names).
     """
 
     marks: tuple[str, ...]
     read: Callable[[Path], dict[str, Split]]
     hint: str
+    listed: bool = True
 
 
 def images_in(folder: Path) -> Iterator[Path]:
     """The images of a folder in name order."""
     if not folder.is_dir():
         raise UserError(f"data: {folder}: no such folder")
-    return (file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGES)
+    return (file for file in sorted(folder.iterdir()) if is_image(file))
+
+
+def is_image(file: Path) -> bool:
+    """Whether it is called like one; macOS writes "._a.jpg" beside a.jpg on foreign disks."""
+    return file.suffix.lower() in IMAGES and not file.name.startswith("._")
+
+
+def beside_images(root: Path, layout: Layout) -> tuple[str, ...]:
+    """Files in the folders of a layout that are not called like images, and that no system puts there."""
+    found = (file for mark in layout.marks if layout.listed for file in sorted((root / mark).rglob("*")))
+    return tuple(
+        str(file.relative_to(root))
+        for file in found
+        if not is_image(file) and file.name.lower() not in EXPECTED and file.is_file() and file.name[:2] != "._"
+    )
 
 
 def read_named(root: Path, folders: Mapping[str, str]) -> dict[str, Split]:
@@ -57,7 +83,10 @@ def _read_folder(folder: Path) -> Split:
     for file in images_in(folder):
         match = NAME.fullmatch(file.stem)
         if not match:
-            raise UserError(f"{file}: file name does not parse; expected IDENTITY_cCAMERA..., as 0001_c1s1_000151_00")
+            raise UserError(
+                f"{file}: file name does not parse; expected IDENTITY_cCAMERA..., as 0001_c1s1_000151_00"
+                " (an identity of up to 8 digits, or -1)"
+            )
         if match[1] != "-1":  # junk by the protocol: neither right nor wrong
             rows.append((file, int(match[1]), int(match[2])))
     if not rows:
@@ -99,9 +128,12 @@ def read_occluded_reid(root: Path) -> dict[str, Split]:
     for camera, (name, folder) in enumerate({"query": "occluded_body_images", "gallery": "whole_body_images"}.items()):
         rows = []
         for file in sorted((root / folder).rglob("*")):
-            if file.suffix.lower() in IMAGES:
+            if is_image(file):
                 if not re.fullmatch(r"\d{1,8}_.*", file.stem):
-                    raise UserError(f"{file}: file name does not parse; expected IDENTITY_NUMBER, as 001_01")
+                    raise UserError(
+                        f"{file}: file name does not parse; expected IDENTITY_NUMBER, as 001_01 (an identity of up to 8"
+                        " digits)"
+                    )
                 rows.append((file, int(file.stem.split("_")[0]), camera))
         if not rows:
             raise UserError(f"data: {root / folder}: no images; expected files such as 001/001_01.tif")
@@ -109,32 +141,43 @@ def read_occluded_reid(root: Path) -> dict[str, Split]:
     return found
 
 
-def read_manifest(file: Path) -> dict[str, Split]:
-    """A CSV file with the columns path (from the file's folder), identity, camera, split (train, query, gallery).
+def read_manifest(file: Path) -> tuple[dict[str, Split], bool]:
+    """A CSV file with the columns path (from the file's folder), identity, split, and camera where it is known.
 
-    Identities and cameras are any words; an empty identity is a distractor, -1 is junk.
+    Identities and cameras are any words; an empty identity is a distractor, -1 is junk. Splits are train, query,
+    gallery, and test: query and gallery at once.
+
+    Returns:
+        The splits, and whether there is a column for the camera.
     """
     rows: dict[str, list[tuple[Path, int, int]]] = {name: [] for name in SPLITS}
     identities, cameras = {"": 0}, dict[str, int]()
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             lines = csv.DictReader(stream)
-            if missing := [name for name in COLUMNS if name not in (lines.fieldnames or ())]:
-                found = ", ".join(lines.fieldnames or ()) or "nothing"
-                raise UserError(f"{file}: column {missing[0]} is missing, found {found}, expected {', '.join(COLUMNS)}")
+            columns = lines.fieldnames or ()
+            if missing := [name for name in COLUMNS if name not in columns]:
+                found, expected = (
+                    ", ".join(columns) or "nothing",
+                    f"{', '.join(COLUMNS)} (and camera, where it is known)",
+                )
+                raise UserError(f"{file}: column {missing[0]} is missing, found {found}, expected {expected}")
+            known = "camera" in columns
             for line in lines:
-                path, who, where, split = ((line[name] or "").strip() for name in COLUMNS)
-                wrong = not path or "\0" in path or not where or split not in rows
+                path, who, split, where = ((line.get(name) or "").strip() for name in (*COLUMNS, "camera"))
+                parts = ("query", "gallery") if split == BOTH else (split,)
+                wrong = not path or "\0" in path or (known and not where) or parts[0] not in rows
                 if wrong or (split != "gallery" and not who):
-                    expected = "path, identity, camera, and train, query or gallery"
+                    expected = f"path, identity,{' camera,' * known} and train, query, gallery or test"
                     raise UserError(f"{file}: line {lines.line_num}: found {dict(line)}, expected {expected}")
                 if who == "-1":
                     continue
                 pid = identities.setdefault(who, len(identities))
-                rows[split].append((file.parent / path, pid, cameras.setdefault(where, len(cameras))))
+                for part in parts:
+                    rows[part].append((file.parent / path, pid, cameras.setdefault(where, len(cameras))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not readable as CSV ({error})") from error
-    return {name: Split.of(found) for name, found in rows.items()}
+    return {name: Split.of(found) for name, found in rows.items()}, known
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -150,11 +193,13 @@ LAYOUTS: Mapping[str, Layout] = {
         ("train", "test", "list_train.txt"),
         lambda root: read_msmt17(root, "train", "test"),
         "train, test and list_*.txt (MSMT17 v1)",
+        listed=False,
     ),
     "msmt17_v2": Layout(
         ("mask_train_v2", "mask_test_v2", "list_train.txt"),
         lambda root: read_msmt17(root, "mask_train_v2", "mask_test_v2"),
         "mask_train_v2, mask_test_v2 and list_*.txt (MSMT17 v2)",
+        listed=False,
     ),
     "occluded_reid": Layout(
         ("occluded_body_images", "whole_body_images"),
@@ -187,10 +232,11 @@ def detect(root: Path) -> Layout:
 def read_one(root: Path) -> ReIDData:
     """One data set, whatever its layout: a folder, or a CSV manifest."""
     if root.suffix.lower() == ".csv":
-        return ReIDData.of(root.stem, "manifest", read_manifest(root))
+        splits, known = read_manifest(root)
+        return ReIDData.of(root.stem, "manifest", splits).under(Protocol(known=known))
     layout = detect(root)
     name = next(name for name, known in LAYOUTS.items() if known is layout)
-    return ReIDData.of(root.resolve().name, name, layout.read(root))
+    return ReIDData.of(root.resolve().name, name, layout.read(root), beside_images(root, layout))
 
 
 def load_data(
@@ -199,6 +245,7 @@ def load_data(
     for_training: bool = True,
     tested: bool = True,
     on_bad_image: OnBadImage = "stop",
+    cameras: Cameras = "auto",
 ) -> ReIDData:
     """The data sets of `--data` and `--test_on`.
 
@@ -208,9 +255,11 @@ def load_data(
         for_training: refuse sets that nothing can be trained on.
         tested: whether query and gallery are needed.
         on_bad_image: `skip` decodes every image once and leaves out those that cannot be; `stop` leaves them to be met.
+        cameras: what a query may be matched with.
 
     Raises:
-        UserError: nothing there, an unknown layout, a name or line that does not parse, one identity or none.
+        UserError: nothing there, an unknown layout, a name or line that does not parse, one identity or none, or
+            cameras wanted that are not known.
     """
     text = str(data)
     names = [text] if Path(text).exists() else text.split(",")
@@ -221,12 +270,18 @@ def load_data(
     name = "+".join(part.name for part in parts)
     if test_on is not None:
         other = read_one(Path(test_on))
+        names, parts = [*names, test_on], [*parts, other]
         found = ReIDData(f"{name}>{other.name}", "several", train, other.query, other.gallery)
     elif len(parts) > 1:
         found = ReIDData(name, "several", train, Split.of([]), Split.of([]))
+    found = replace(found, ignored=tuple(name for part in parts for name in part.ignored))
+    known = [part.protocol.known for part in parts]
+    found = found.under(Protocol.of(cameras, list(zip(names, known, strict=True))))
     if on_bad_image == "skip":
         found = without_bad(found)
     if for_training and len(np.unique(found.train.pids)) < 2:
         count = len(np.unique(found.train.pids))
         raise UserError(f"data: {data}: found {count} training identities, training needs at least two")
+    if for_training and found.ignored:
+        say_left_out(found.ignored, "files that are not called like images")
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnas.data.hashes import content_hashes
+from dnas.data.protocol import ACROSS_CAMERAS, Protocol
 from dnas.errors import UserError
 
 FORMAT = "dnas-data/2"
@@ -25,6 +26,7 @@ class Split:
     Args:
         whole: the list that this is a part of, if it is one: images are decoded once for all of its parts.
         rows: which images of the whole.
+        protocol: what a query among them may be matched with.
     """
 
     files: tuple[Path, ...]
@@ -32,12 +34,13 @@ class Split:
     camids: NDArray[np.int64]
     whole: Split | None = None
     rows: NDArray[np.int64] | None = None
+    protocol: Protocol = ACROSS_CAMERAS
 
     @staticmethod
-    def of(rows: Sequence[tuple[Path, int, int]]) -> Split:
+    def of(rows: Sequence[tuple[str | Path, int, int]]) -> Split:
         """From (file, identity, camera) of every image."""
         pids, camids = (np.array([row[k] for row in rows], np.int64) for k in (1, 2))
-        return Split(tuple(row[0] for row in rows), pids, camids)
+        return Split(tuple(Path(row[0]) for row in rows), pids, camids)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -49,18 +52,26 @@ class Split:
 
     @property
     def cameras(self) -> int:
-        return len(np.unique(self.camids))
+        """How many; 0 where the data do not say."""
+        return len(np.unique(self.camids)) if self.protocol.known else 0
+
+    @property
+    def ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Identity and source of every image, for ranking: a query has no match among images of its own source."""
+        return self.pids, self.protocol.sources(self.files, self.camids)
 
     def subset(self, keep: NDArray[np.bool_]) -> Split:
         files = tuple(file for file, kept in zip(self.files, keep, strict=True) if kept)
         rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
-        return Split(files, self.pids[keep], self.camids[keep], self.whole or self, rows)
+        return replace(
+            self, files=files, pids=self.pids[keep], camids=self.camids[keep], whole=self.whole or self, rows=rows
+        )
 
 
 def together(query: Split, gallery: Split) -> Split:
     """Query and gallery as one list, with the same identities and cameras: decoded together."""
     pids, camids = np.concatenate([query.pids, gallery.pids]), np.concatenate([query.camids, gallery.camids])
-    return Split((*query.files, *gallery.files), pids, camids)
+    return Split((*query.files, *gallery.files), pids, camids, protocol=query.protocol)
 
 
 def chained(splits: Sequence[Split]) -> Split:
@@ -74,7 +85,7 @@ def chained(splits: Sequence[Split]) -> Split:
         next_pid = max(next_pid, 1 + int(pids[-1].max(initial=0)))
         next_camid = max(next_camid, 1 + int(camids[-1].max(initial=0)))
     files = tuple(file for split in splits for file in split.files)
-    return Split(files, np.concatenate(pids), np.concatenate(camids))
+    return Split(files, np.concatenate(pids), np.concatenate(camids), protocol=splits[0].protocol)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class ReIDData:
     Args:
         layout: how it was read: a key of `dnas.data.layouts.LAYOUTS`, or `several`.
         left_out: names of images that could not be read (`dnas.data.usable`).
+        ignored: files beside the images, by name, that no image was expected to be called.
     """
 
     name: str
@@ -92,12 +104,23 @@ class ReIDData:
     query: Split
     gallery: Split
     left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @staticmethod
-    def of(name: str, layout: str, splits: Mapping[str, Split], left_out: tuple[str, ...] = ()) -> ReIDData:
+    def of(name: str, layout: str, splits: Mapping[str, Split], ignored: tuple[str, ...] = ()) -> ReIDData:
         """From its splits by name."""
         train, query, gallery = (splits[split] for split in SPLITS)
-        return ReIDData(name, layout, train, query, gallery, left_out)
+        return ReIDData(name, layout, train, query, gallery, ignored=ignored)
+
+    @property
+    def protocol(self) -> Protocol:
+        """How its images are ranked."""
+        return self.train.protocol
+
+    def under(self, protocol: Protocol) -> ReIDData:
+        """The same images, ranked in another way."""
+        train, query, gallery = (replace(split, protocol=protocol) for split in (self.train, self.query, self.gallery))
+        return replace(self, train=train, query=query, gallery=gallery)
 
     def splits(self) -> dict[str, Split]:
         return {name: getattr(self, name) for name in SPLITS}
@@ -113,46 +136,71 @@ class ReIDData:
                 digest.update(content)
             counts[name] = {"images": len(split), "identities": split.identities, "cameras": split.cameras}
         left_out = {"left_out": list(self.left_out)} if self.left_out else {}
-        return {"format": FORMAT, "name": self.name, "sha256": digest.hexdigest(), **counts, **left_out}
+        return {
+            "format": FORMAT, "name": self.name, "sha256": digest.hexdigest(), "protocol": self.protocol.cameras,
+            **counts, **left_out,
+        }  # fmt: skip
 
 
 def matched(query: Split, gallery: Split) -> NDArray[np.bool_]:
-    """Whether each query has an image of its identity from another camera in the gallery."""
-    pids, camids = gallery.pids, gallery.camids
-    order = np.lexsort((camids, pids))
+    """Whether each query has an image of its identity and of another source (camera, or image) in the gallery."""
+    (pids, sources), (query_pids, query_sources) = gallery.ids, query.ids
+    order = np.lexsort((sources, pids))
     known, first, count = np.unique(pids[order], return_index=True, return_counts=True)
-    lowest, highest = camids[order][first], camids[order][first + count - 1]
-    place = np.searchsorted(known, query.pids).clip(max=max(len(known) - 1, 0))
+    lowest, highest = sources[order][first], sources[order][first + count - 1]
+    place = np.searchsorted(known, query_pids).clip(max=max(len(known) - 1, 0))
     if not len(known):
         return np.zeros(len(query), bool)
-    there: NDArray[np.bool_] = known[place] == query.pids
-    elsewhere: NDArray[np.bool_] = (lowest[place] != query.camids) | (highest[place] != query.camids)
+    there: NDArray[np.bool_] = known[place] == query_pids
+    elsewhere: NDArray[np.bool_] = (lowest[place] != query_sources) | (highest[place] != query_sources)
     return there & elsewhere
 
 
-def check_matches(query: Split, gallery: Split, name: str) -> None:
-    """Refuse, before any training, images that no query of which has a match in another camera.
+def check_matches(query: Split, gallery: Split, name: str) -> int:
+    """Refuse, before any training, images that no query of which has a match; else, how many queries have one.
 
     Raises:
         UserError: naming the set.
     """
-    if not matched(query, gallery).any():
+    count = int(matched(query, gallery).sum())
+    if not count:
+        hint = "; --cameras ignore ranks without them" if query.protocol.cameras == "other" else ""
         raise UserError(
-            f"data: {name}: no image has a match of its identity in another camera, so nothing can be ranked"
+            f"data: {name}: no image has a match of its identity {query.protocol.elsewhere}, so nothing can be"
+            f" ranked{hint}"
         )
+    return count
 
 
 def hold_out(train: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Set identities aside: (the rest, the held-out ones). At least two are held out if `share` > 0.
 
+    Where only some identities can be ranked (they have images of two sources), those decide: half of them, and at
+    least two, are drawn first; then come those that cannot be ranked, as wrong answers, then the other half.
+
     Raises:
-        UserError: too few identities to leave two on each side.
+        UserError: too few identities to leave two on each side, or fewer than two that can be ranked.
     """
     pids = np.unique(train.pids)
     count = max(2, round(share * len(pids))) if share > 0 else 0
     if len(pids) - count < 2:
         raise UserError(f"holdout: {share} of {len(pids)} identities leaves fewer than two to train on")
-    chosen = np.random.default_rng([seed, 1]).choice(pids, count, replace=False)
+    if not count:
+        return train.subset(np.ones(len(train), bool)), train.subset(np.zeros(len(train), bool))
+    ranked = np.unique(train.pids[matched(train, train)])
+    if len(ranked) < 2:
+        hint = " (--cameras ignore ranks without cameras)" if train.protocol.cameras == "other" else ""
+        raise UserError(
+            f"holdout: {len(ranked)} of {len(pids)} training identities has a match {train.protocol.elsewhere};"
+            f" decisions need at least two{hint}"
+        )
+    rng = np.random.default_rng([seed, 1])
+    if len(ranked) == len(pids):
+        chosen = rng.choice(pids, count, replace=False)
+    else:
+        first, others = rng.permutation(ranked), rng.permutation(np.setdiff1d(pids, ranked))
+        half = max(2, len(ranked) // 2)
+        chosen = np.concatenate([first[:half], others, first[half:]])[:count]
     held = np.isin(train.pids, chosen)
     return train.subset(~held), train.subset(held)
 

@@ -37,11 +37,15 @@ def without_bad(data: ReIDData) -> ReIDData:
         left_out += [f"{name}/{file.name}" for file, fine in zip(split.files, good, strict=True) if not fine]
         kept[name] = split if good.all() else replace(split.subset(good), whole=None, rows=None)  # decoded without them
     if left_out:
-        names = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
-        text = f"dnas: left out {len(left_out)} images that cannot be read: {names}"
-        if distributed.rank() == 0:
-            errors.print(printable(text), markup=False)
-    return ReIDData.of(data.name, data.layout, kept, tuple(left_out))
+        say_left_out(left_out, "images that cannot be read")
+    return replace(data, train=kept["train"], query=kept["query"], gallery=kept["gallery"], left_out=tuple(left_out))
+
+
+def say_left_out(names: Sequence[str], what: str) -> None:
+    """One line for people, by the first of several processes."""
+    text = f"dnas: left out {len(names)} {what}: {', '.join(names[:SHOWN])}" + (", ..." if len(names) > SHOWN else "")
+    if distributed.rank() == 0:
+        errors.print(printable(text), markup=False)
 
 
 def _readable(files: Sequence[Path]) -> NDArray[np.bool_]:

@@ -21,11 +21,11 @@ COLOURED = 12
 
 @dataclass(frozen=True)
 class Hit:
-    """An image of a ranked list: pixels (H, W, 3), distance, camera, and whether it is the right identity."""
+    """An image of a ranked list: pixels (H, W, 3), distance, camera if known, and whether it is the right identity."""
 
     pixels: Pixels
     distance: float
-    camera: int
+    camera: int | None
     right: bool
 
 
@@ -53,7 +53,8 @@ def draw_ranked(lists: Sequence[RankedList]) -> Figure:
                     continue
                 hit = one.hits[rank]
                 sign, colour, dashes = ("✓", BLUE, "-") if hit.right else ("✗", RED, (0, (4, 2)))
-                _picture(axes, hit.pixels, f"{sign} {hit.distance:.3f}\ncamera {hit.camera}", colour, dashes, 2.5)
+                camera = f"\ncamera {hit.camera}" if hit.camera is not None else ""
+                _picture(axes, hit.pixels, f"{sign} {hit.distance:.3f}{camera}", colour, dashes, 2.5)
     return figure
 
 
@@ -90,11 +91,14 @@ def draw_cmc(first_matches: Mapping[str, NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def draw_distances(same: NDArray[np.float64], different: NDArray[np.float64], what: str) -> Figure:
-    """Histograms of the distances of pairs of the same and of different identities, across cameras.
+def draw_distances(
+    same: NDArray[np.float64], different: NDArray[np.float64], what: str, pairs: str = "across cameras"
+) -> Figure:
+    """Histograms of the distances of pairs of the same and of different identities.
 
     Args:
         what: name of the distance.
+        pairs: which pairs, in words.
     """
     with style():
         figure, axes = plt.subplots(figsize=(6.4, 3.4))
@@ -105,7 +109,7 @@ def draw_distances(same: NDArray[np.float64], different: NDArray[np.float64], wh
         ):  # fmt: skip
             label = f"{name} ({len(values):,} pairs, mean {values.mean():.3f})"
             axes.hist(values, bins, density=True, alpha=0.55, color=colour, label=label, hatch=hatch, linewidth=0)
-        axes.set(xlabel=f"{what} distance across cameras", ylabel="density of pairs")
+        axes.set(xlabel=f"{what} distance, {pairs}", ylabel="density of pairs")
         axes.legend()
     return figure
 

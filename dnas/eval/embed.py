@@ -45,7 +45,6 @@ def embed(
 def retrieve_within(
     network: ReIDNet, images: Images, distance: Distance = "cosine", flip_average: bool = False
 ) -> Ranking:
-    """Every image is a query among all the others of the set (its own camera is removed): held-out identities."""
+    """Every image is a query among all the others of the set (its own source is removed): held-out identities."""
     embedding = embed(network, images, distance=distance, flip_average=flip_average)
-    ids = (images.pids, images.camids)
-    return rank(embedding, embedding, ids, ids, distance)
+    return rank(embedding, embedding, images.ids, images.ids, distance)

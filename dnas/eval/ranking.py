@@ -1,7 +1,7 @@
 """Retrieval quality: CMC, mAP and mINP with the protocol of Market-1501.
 
-Gallery images with the query's identity and camera are removed. Ties count wrong before right, so the
-numbers do not depend on the order of the gallery.
+Gallery images with the query's identity and camera (or its own image alone, where cameras are ignored) are removed.
+Ties count wrong before right, so the numbers do not depend on the order of the gallery.
 
 The distances of a query are sorted, not the gallery: how many images are nearer than a match is then a search in
 sorted numbers, and only images of the query's own identity (a run of the gallery in the order of identities) are
@@ -23,12 +23,12 @@ from torch import Tensor
 from dnas.errors import UserError
 
 Ids = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Identity and camera of every image."""
+"""Identity and source of every image: its camera, or a number of its own (`dnas.data.protocol`)."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Per-query results. Queries without a match in another camera have NaN and do not count."""
+    """Per-query results. Queries without a match have NaN and do not count."""
 
     ap: NDArray[np.float64]
     first_match: NDArray[np.float64]
@@ -45,10 +45,10 @@ class Ranking:
         """mAP, mINP and Rank-1/5/10 as shares (0 to 1) of the valid queries.
 
         Raises:
-            UserError: no query has a match in another camera.
+            UserError: no query has a match.
         """
         if not self.valid.any():
-            raise UserError("data: no query has a match in another camera")
+            raise UserError("data: no query has a match")
         first = self.first_match[self.valid]
         found = {"mAP": float(self.ap[self.valid].mean()), "mINP": float(self.inp[self.valid].mean())}
         return found | {f"rank{k}": float((first <= k).mean()) for k in (1, 5, 10)}
@@ -66,7 +66,7 @@ def rank(
 
     Args:
         query_QD, gallery_GD: embeddings; unit vectors for the cosine distance.
-        query_ids, gallery_ids: (pids, camids) of each image.
+        query_ids, gallery_ids: (pids, sources) of each image.
         chunk: queries at a time; memory is a few times chunk x G numbers.
 
     Raises:

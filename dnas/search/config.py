@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dnas.data.augment import InputConfig
+from dnas.data.protocol import Cameras
 from dnas.errors import UserError, check_range
 from dnas.loss.objective import LossConfig
 from dnas.run.device import Device
@@ -136,6 +137,8 @@ class SearchConfig:
         space: name of a search space, or a Python file that defines SPACE.
         weights: torchvision state dict for the fixed parts of a space (attention_sites); none: start from scratch.
         weights_grid: rows x columns of the patches that a file's vision transformer saw (16x8), where it is no square.
+        cameras: what a query may be matched with, held out or tested: images of `other` cameras, or any but its own
+            (`ignore`); `auto` is `other` where the data say which camera took an image.
         seed: of everything random.
         holdout: share of the training identities that decisions are made on.
         eval_every: epochs between looks at the held-out identities with the derived network (0: at the end only).
@@ -147,6 +150,7 @@ class SearchConfig:
     space: str = "tiny_reid"
     weights: str | None = None
     weights_grid: str | None = None
+    cameras: Cameras = "auto"
     seed: int = 0
     holdout: float = 0.1
     eval_every: int = 5

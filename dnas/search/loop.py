@@ -65,9 +65,9 @@ class Search:
         self.estimator = pick_estimator(config.arch.mode)(self.relaxation, self.budget, config.arch)
         self.choices = self.budget.derive(self.relaxation)  # refuses an impossible budget before anything is read
         with distributed.one_first():
-            data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image)
+            data = load_data(config.data, tested=False, on_bad_image=config.input.on_bad_image, cameras=config.cameras)
         rest, held = hold_out(data.train, config.holdout, config.seed)
-        check_matches(held, held, "held-out identities")
+        self.deciding = f"{check_matches(held, held, 'held-out identities')} queries, {data.protocol.said}"
         size = (self.space.height, self.space.width)
         with distributed.one_first():
             self.fingerprint = data.fingerprint()
@@ -321,7 +321,8 @@ def _finish(state: Search, folder: RunFolder) -> RunFolder:
     processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     say(
         f"search: space {state.space.name}, {len(state.relaxation.decisions)} decisions,"
-        f" {state.train.identities} training and {state.held_out.identities} held-out identities{processes}"
+        f" {state.train.identities} training and {state.held_out.identities} held-out identities"
+        f" ({state.deciding}){processes}"
     )
     state.run(folder)
     file = Path(folder.genotype_file)

@@ -144,7 +144,7 @@ def test_manifest(tmp_path: Path, write: Write) -> None:
     ("rows", "header", "message"),
     [
         (ROWS, "path,id,camera,split", "column identity is missing, found path, id, camera, split, expected path"),
-        ([*ROWS, "a/7.jpg,Daisy,barn,test"], "path,identity,camera,split", "line 8: found"),
+        ([*ROWS, "a/7.jpg,Daisy,barn,tests"], "path,identity,camera,split", "line 8: found"),
         (["a/1.jpg,,barn,train"], "path,identity,camera,split", "line 2: found"),
         (["a/1.jpg"], "path,identity,camera,split", "line 2: found"),
         (ROWS[:1], "path,identity,camera,split", "found 1 training identities"),

@@ -92,7 +92,7 @@ def test_other_protocols_and_data_are_refused(
 ) -> None:
     assert main(["compare", *map(str, runs.values())]) == 2
     error = capsys.readouterr().err
-    assert "measured as distance cosine, flip_average True" in error
+    assert "measured as cosine distance, mean with the mirror image, across cameras" in error
     assert "--mixed" in error
     assert main(["compare", *map(str, runs.values()), "--mixed"]) == 0
     other = tmp_path / "other"
