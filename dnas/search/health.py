@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,7 +52,9 @@ class Health:
         idle: decisions of the derived network that took skip or zero.
         idle_of: decisions that are part of the derived network and could have.
         idle_chance: how many of them uniform choices would take skip or zero, on average.
-        undecided: decisions with an entropy close to the uniform choice's.
+        idle_likely: how many of them draws take skip or zero, on average.
+        undecided: decisions with an entropy close to the uniform choice's, but for `equal` ones.
+        equal: undecided decisions whose likeliest options held-out data cannot tell apart.
         moved: decisions whose argmax moved at least once.
         cost_ratio: expected over derived cost.
         warnings: lines for people; none: nothing to worry about.
@@ -61,7 +63,9 @@ class Health:
     idle: int
     idle_of: int
     idle_chance: float
+    idle_likely: float
     undecided: list[str]
+    equal: list[str]
     moved: int
     cost_ratio: float
     warnings: list[str]
@@ -70,8 +74,29 @@ class Health:
         return asdict(self)
 
 
-def idle_share(spec: Spec, x: Shape, decisions: Mapping[str, Decision], choices: Choices) -> tuple[int, int, float]:
-    """Decisions in use that took skip or zero, those that could have, and how many uniform choices would take."""
+@dataclass(frozen=True)
+class Idle:
+    """Of the decisions in use that could take skip or zero: how many did, would by chance, and do in draws."""
+
+    took: int
+    could: int
+    chance: float
+    likely: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether draws take skip or zero in more than half, and in more than chance explains.
+
+        By probabilities: equal logits take nothing, whichever option comes first.
+        """
+        spread = math.sqrt(max(self.chance * (1 - self.chance / max(self.could, 1)), 1e-9))
+        return self.could >= FEW and self.likely > max(self.could / 2, self.chance + 2 * spread)
+
+
+def idle(
+    spec: Spec, x: Shape, decisions: Mapping[str, Decision], choices: Choices, probabilities: Mapping[str, Tensor]
+) -> Idle:
+    """How much of a network is skip and zero; decisions that are no part of it do not count."""
     index = {key: decision.index(choices[key]) for key, decision in decisions.items()}
     used = {
         condition.key
@@ -80,8 +105,12 @@ def idle_share(spec: Spec, x: Shape, decisions: Mapping[str, Decision], choices:
         for condition in leaf.conditions
     }
     could = [decisions[key] for key in used if decisions[key].idle]
-    idle = sum(index[decision.key] in decision.idle for decision in could)
-    return idle, len(could), sum(len(decision.idle) / len(decision.options) for decision in could)
+    return Idle(
+        sum(index[decision.key] in decision.idle for decision in could),
+        len(could),
+        sum(len(decision.idle) / len(decision.options) for decision in could),
+        sum(float(probabilities[decision.key][list(decision.idle)].sum()) for decision in could),
+    )
 
 
 def examine(
@@ -94,6 +123,7 @@ def examine(
     costs: tuple[float, float],
     temperatures: tuple[float, float],
     last: bool,
+    equal: Collection[str] = (),
 ) -> Health:
     """Look at the state of a search.
 
@@ -102,15 +132,17 @@ def examine(
         costs: expected and derived cost.
         temperatures: tau now, and at the start.
         last: whether the search ends here; before that only a collapse is worth a warning.
+        equal: decisions whose likeliest options held-out data cannot tell apart.
     """
-    idle, could, chance = idle_share(spec, x, decisions, choices)
-    undecided = [key for key, entropy in entropies(probabilities).items() if entropy > UNDECIDED]
+    idleness = idle(spec, x, decisions, choices, probabilities)
+    open_still = undecided_of(probabilities)
+    undecided = [key for key in open_still if key not in equal]
     moved, ratio = sum(count > 0 for count in moves.values()), costs[0] / max(costs[1], 1.0)
     warnings = []
-    # more than half, and two standard deviations above chance; few choices say nothing
-    if could >= FEW and idle > could / 2 and idle > chance + 2 * math.sqrt(max(chance * (1 - chance / could), 1e-9)):
+    if idleness.collapsed:
         warnings.append(
-            f"collapse: {idle} of {could} choices took skip or zero ({chance:.1f} by chance); try arch.idle_dropout 0.5"
+            f"collapse: {idleness.likely:.1f} of {idleness.could} choices take skip or zero in a draw"
+            f" ({idleness.chance:.1f} by chance); let the logits begin later, or try arch.idle_dropout 0.5"
         )
     if last:
         if len(undecided) >= len(decisions) / 2:
@@ -128,4 +160,12 @@ def examine(
             warnings.append(
                 f"cost: expected {costs[0]:,.0f}, derived {costs[1]:,.0f}: the choices have not settled on a network"
             )
-    return Health(idle, could, chance, undecided, moved, ratio, warnings)
+    return Health(
+        idleness.took, idleness.could, idleness.chance, idleness.likely, undecided,
+        [key for key in open_still if key in equal], moved, ratio, warnings,
+    )  # fmt: skip
+
+
+def undecided_of(probabilities: Mapping[str, Tensor]) -> list[str]:
+    """Decisions with an entropy close to the uniform choice's."""
+    return [key for key, entropy in entropies(probabilities).items() if entropy > UNDECIDED]

@@ -112,11 +112,10 @@ class Search:
                     self._genotype(metrics).save(folder.genotype_file)
                     self._save(folder)
                     progress.epoch(position.epoch - 1, self._news(metrics))
-                    for warning in health.warnings:
-                        kind = warning.split(":")[0]
-                        if kind not in self.warned:  # once, not in every epoch; the log of metrics has all of them
-                            self.warned.add(kind)
+                    for kind, warning in {line.split(":")[0]: line for line in health.warnings}.items():
+                        if kind not in self.warned or position.epoch == epochs:  # when it comes, and at the end
                             progress.say(f"warning: {warning}")
+                    self.warned = {line.split(":")[0] for line in health.warnings}
                 stop.check()
         if distributed.rank() == 0:
             folder.save_inherited(self.children.recalibrated(self.choices).state_dict())

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from dnas.nn.chain import Skip
 from dnas.search.estimators.score import leave_one_out
-from dnas.search.health import Health, Moves, examine, idle_share
+from dnas.search.health import Health, Moves, examine, idle
 from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.cost import Cost, conv
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, Decision, OneOf, Spec, decisions, fill
+from search_spaces import SPACES
 from search_spaces.cells_reid import cell, cells_reid
 from tests.estimators import estimator
 from tests.spaces import ALL, random_choices
@@ -110,11 +111,35 @@ def test_idle_share_counts_what_is_in_use() -> None:
     known = decisions(space.spec)
     assert cell("normal", False).nodes[0].inputs != cell("normal", False).nodes[1].inputs
     choices = {key: ("skip" if decision.idle else decision.options[0]) for key, decision in known.items()}
-    idle, could, chance = idle_share(space.spec, space.input, known, choices)
-    assert (idle, could) == (8, 8)  # four nodes with two edges, of fourteen
-    assert chance == pytest.approx(8 * 2 / 11)
+    uniform = {key: torch.full((len(d.options),), 1 / len(d.options)) for key, d in known.items()}
+    found = idle(space.spec, space.input, known, choices, uniform)
+    assert (found.took, found.could) == (8, 8)  # four nodes with two edges, of fourteen
+    assert found.chance == pytest.approx(8 * 2 / 11) == pytest.approx(found.likely)
     choices["normal.node2.from0"] = "sep_3"
-    assert idle_share(space.spec, space.input, known, choices)[0] == 7
+    assert idle(space.spec, space.input, known, choices, uniform).took == 7
+
+
+def test_a_collapse_is_one_of_probabilities() -> None:
+    """All logits equal is none, though the first option is `none` everywhere; nor is a network that leans on few."""
+    space = SPACES["nas_bench_201_small"]
+    known = decisions(space.spec)
+    first = {key: decision.options[0] for key, decision in known.items()}
+    assert set(first.values()) == {"none"}
+
+    def collapsed(probabilities: list[float]) -> bool:
+        rows = {key: torch.tensor(probabilities) for key in known}
+        choices = {key: decision.options[rows[key].argmax()] for key, decision in known.items()}
+        choices |= {key: "skip_connect" for key, choice in choices.items() if choice == "none"}  # all stay in use
+        health = examine(
+            space.spec, space.input, known, choices, rows, dict.fromkeys(known, 1), (1, 1), (1, 5), last=False
+        )
+        return bool(health.warnings)
+
+    assert not collapsed([0.2] * 5)
+    assert not collapsed([0.21, 0.19, 0.2, 0.2, 0.2])
+    assert collapsed([0.5, 0.45, 0.03, 0.01, 0.01])
+    assert collapsed([0.01, 0.96, 0.01, 0.01, 0.01])
+    assert not collapsed([0.01, 0.01, 0.01, 0.96, 0.01])
 
 
 @pytest.mark.parametrize("space", ALL[:2], ids=lambda s: s.name)
@@ -135,6 +160,8 @@ def test_warnings(space: object) -> None:
     assert found(probabilities=decided) == []
     assert found() == ["undecided"]
     assert found(last=False) == []
+    assert found(equal=list(known)) == []  # nothing to decide between
+    assert found(equal=list(known)[: len(known) // 2 + 1]) == []
     assert found(probabilities=decided, temperatures=(5.0, 5.0)) == ["temperature"]
     assert found(probabilities=decided, costs=(2e6, 1e6)) == ["cost"]
 
