@@ -10,14 +10,14 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from dnas.cli import data, doctor, drawing, measuring, reporting, showing, sweeping, training
+from dnas.cli import data, doctor, drawing, measuring, reporting, serving, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 from dnas.run.recipes import with_files
 from dnas.version import own_version
 
-MODULES = (training, showing, drawing, reporting, measuring, sweeping, data, doctor)
+MODULES = (training, showing, drawing, reporting, measuring, serving, sweeping, data, doctor)
 VERBS: dict[str, Verb] = {name: verb for module in MODULES for name, verb in module.VERBS.items()}
 
 

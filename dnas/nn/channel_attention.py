@@ -56,6 +56,7 @@ class ChannelAttentionModule(nn.Module):
         bias_1C = None
         if self.open:
             bias_1C = self.without_masked(torch.zeros(1, x_BCN.shape[1], dtype=x_BCN.dtype, device=x_BCN.device), 1)
-        y_BCN = F.scaled_dot_product_attention(x_BCN, x_BCN, x_BCN, attn_mask=bias_1C)  # scale is 1 / sqrt(N)
-        branch: Tensor = self.norm(y_BCN.view_as(x_BCHW))
+        x_B1CN = x_BCN[:, None]  # one head: exporters know attention with heads only
+        y_B1CN = F.scaled_dot_product_attention(x_B1CN, x_B1CN, x_B1CN, attn_mask=bias_1C)  # scale is 1 / sqrt(N)
+        branch: Tensor = self.norm(y_B1CN.view_as(x_BCHW))
         return x_BCHW + branch

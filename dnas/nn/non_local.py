@@ -94,4 +94,4 @@ def _as_tokens(x_BCHW: Tensor) -> Tensor:
 
 def _as_map(x_BNC: Tensor, h: int, w: int) -> Tensor:
     """(B, N, C) -> (B, C, H, W), channels-last in memory."""
-    return x_BNC.reshape(len(x_BNC), h, w, -1).permute(0, 3, 1, 2)
+    return x_BNC.reshape(x_BNC.shape[0], h, w, -1).permute(0, 3, 1, 2)  # not len(): exporters take it for a constant

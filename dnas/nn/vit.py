@@ -74,7 +74,7 @@ class PatchTokensModule(BackbonePart):
 
     def forward(self, x: Tensor) -> Tensor:
         patches_BNC = self.conv_proj(x).flatten(2).transpose(1, 2)
-        tokens_BNC = torch.cat([self.class_token.expand(len(x), -1, -1), patches_BNC], 1)
+        tokens_BNC = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches_BNC], 1)
         return _as_map(tokens_BNC + self.encoder["pos_embedding"])
 
     def adapt(self, state: Mapping[str, Tensor], source: str, grid: Grid | None) -> tuple[Mapping[str, Tensor], str]:

@@ -1,0 +1,77 @@
+"""What an exported file computes, as a module of its own and as operations without this program.
+
+Shapes: B batch, D embedding, H W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from dnas.eval.embed import Distance
+from dnas.nn.reid_net import ReIDNet
+from dnas.serve.card import Precision
+from dnas.serve.prepare import Prepare
+
+
+class Exportable(nn.Module):
+    """What a file computes: pictures -> vectors (B, D) float32.
+
+    Args:
+        prepare: takes uint8 (B, H, W, 3) of any one size; without it float32 (B, 3, H, W), as training sees them.
+    """
+
+    def __init__(
+        self,
+        network: ReIDNet,
+        distance: Distance = "cosine",
+        flip_average: bool = False,
+        prepare: Prepare | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        self.prepare, self.network = prepare, network
+        self.distance, self.flip_average = distance, flip_average
+        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x_BCHW = (pictures if self.prepare is None else self.prepare(pictures)).to(self.dtype)
+        if self.flip_average:  # as one batch: a file then has the weights once
+            both_BD = self.network.raw(torch.cat([x_BCHW, x_BCHW.flip(3)]))
+            found_BD = both_BD.unflatten(0, (2, -1)).mean(0)
+        else:
+            found_BD = self.network.raw(x_BCHW)
+        return F.normalize(found_BD, dim=1) if self.distance == "cosine" else found_BD
+
+
+def traced(module: Exportable, height: int, width: int) -> ExportedProgram:
+    """The module as operations alone, for every size of the batch."""
+    batch = Dim("batch", min=1)
+    if module.prepare is None:
+        example, sizes = torch.zeros(2, 3, height, width), {0: batch}
+    else:  # a size of the picture that is not the network's: nothing may be taken for constant
+        example = torch.zeros(2, height + 3, width + 5, 3, dtype=torch.uint8)
+        sizes = {0: batch, 1: Dim("height", min=1), 2: Dim("width", min=1)}
+    with quiet(), torch.no_grad():
+        return torch.export.export(module.eval(), (example,), dynamic_shapes=(sizes,))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The exporters talk about themselves; errors come through."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,201 @@
+"""A network that turns pictures into vectors, whatever it runs on: a retraining in torch, or an exported file.
+
+Shapes: B batch, N pictures, D embedding, H W pixels of the network's input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dnas.data.images import normalise
+from dnas.data.picture import read_pixels
+from dnas.errors import UserError
+from dnas.run.device import Device, pick_device
+from dnas.serve.card import Card, card_of, run_card
+from dnas.serve.exportable import Exportable
+from retrain.load import load as load_run
+
+Vectors = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+"""A path; a Pillow image; or uint8 RGB pixels (H, W, 3) of any size, in an array or a tensor."""
+
+
+class Network(Protocol):
+    """Vectors of prepared batches."""
+
+    card: Card
+    source: Path
+
+    def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
+        """Vectors (B, D) of one batch (B, H, W, 3) after the other, at the network's own size."""
+        ...
+
+
+@runtime_checkable
+class HasArray(Protocol):
+    def __array__(self) -> NDArray[Any]: ...
+
+
+class Embedder:
+    """The network of a run folder or an exported file: `run = dnas.load("runs/x"); run.embed(["a.jpg"])`."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.card = network, network.card
+
+    def embed(self, pictures: Picture | Sequence[Picture], batch: int = 32) -> Vectors:
+        """Vectors (N, D), float32; of length 1 where the network compares by cosine.
+
+        Args:
+            pictures: one or several of: a path; a Pillow image; uint8 RGB pixels (H, W, 3) of any size as an array or
+                a tensor. Also an array or tensor (N, H, W, 3) of several. They are resized as in training.
+            batch: pictures at a time.
+
+        Raises:
+            UserError: none of these, or a file that is no image.
+        """
+        rows = self._each(pictures)
+        return self._vectors(rows, batch)
+
+    def _vectors(self, rows: Sequence[Picture], batch: int) -> Vectors:
+        size = (self.card.height, self.card.width)
+        starts = range(0, len(rows), batch)
+        batches = (np.stack([pixels_of(row, *size) for row in rows[start : start + batch]]) for start in starts)
+        found = list(self.network.stream(batches))
+        return np.concatenate(found) if found else np.empty((0, self.card.embedding), np.float32)
+
+    @staticmethod
+    def _each(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
+        if isinstance(pictures, str | Path | Image.Image):
+            return [pictures]
+        if isinstance(pictures, np.ndarray | Tensor):
+            return [pictures] if pictures.ndim == 3 else list(pictures)
+        return list(pictures)
+
+
+def pixels_of(picture: Picture, height: int, width: int) -> Pixels:
+    """uint8 (height, width, 3) of anything that is a picture.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(picture, str | Path):
+        return read_pixels(Path(picture), height, width)
+    if not isinstance(picture, Image.Image):
+        array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            found = (
+                f"{array.dtype} of shape {tuple(array.shape)}"
+                if isinstance(array, np.ndarray)
+                else type(picture).__name__
+            )
+            raise UserError(
+                f"picture: found {found}, allowed: a path, a Pillow image, uint8 RGB pixels of shape (H, W, 3)"
+            )
+        if 0 in array.shape:
+            raise UserError(f"picture: found no pixels, of shape {tuple(array.shape)}")
+        picture = Image.fromarray(array)
+    rgb = picture.convert("RGB")
+    return np.asarray(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BILINEAR))
+
+
+class TorchNetwork:
+    """A retraining on a CPU or a GPU."""
+
+    def __init__(self, path: Path, device: Device, space: str | None) -> None:
+        run = load_run(path, device, space)
+        self.card, self.source = run_card(run), path
+        self.device = pick_device(device)
+        net = Exportable(run.network, run.config.distance, run.config.flip_average)
+        self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
+        waiting: Tensor | None = None
+        for pixels in batches:
+            on_host = torch.from_numpy(pixels)
+            if self.device.type == "cuda":
+                on_host = on_host.pin_memory()
+            found = self.net(normalise(on_host.to(self.device, non_blocking=True)))
+            if waiting is not None:  # fetched while the next one is being computed
+                yield waiting.float().cpu().numpy()
+            waiting = found
+        if waiting is not None:
+            yield waiting.float().cpu().numpy()
+
+
+class OnnxNetwork:
+    """An exported file in onnxruntime."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self.session = onnx_session(path, device)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            content = json.loads(metadata.get("dnas", ""))
+        except (ValueError, RecursionError):
+            raise UserError(f"{path}: no network that this program exported (its metadata say nothing)") from None
+        self.card, self.source = card_of(content, str(path)), path
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise UserError(f"{path}: found {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
+        self.name = inputs[0].name
+
+    def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
+        for pixels in batches:
+            given = pixels if self.card.prepared else normalise(torch.from_numpy(pixels)).contiguous().numpy()
+            try:
+                vectors = np.asarray(self.session.run(None, {self.name: given})[0], np.float32)
+            except Exception as error:  # onnxruntime's own types, for a file whose graph is another one
+                raise UserError(f"{self.source}: does not run ({str(error).splitlines()[0][:200]})") from error
+            if vectors.shape != (len(pixels), self.card.embedding):
+                raise UserError(f"{self.source}: found vectors of shape {vectors.shape}, not as its card says")
+            yield vectors
+
+
+def onnx_session(path: Path, device: Device = "auto") -> Any:
+    """An onnxruntime session.
+
+    Raises:
+        UserError: onnxruntime is not installed, or the file is damaged.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("onnxruntime is not installed: pip install 'dnas-reid[serve]'") from None
+    there = onnxruntime.get_available_providers()
+    wanted = ["CUDAExecutionProvider"] if device in ("auto", "cuda") and "CUDAExecutionProvider" in there else []
+    if device not in ("auto", "cpu") and not wanted:
+        raise UserError(f"device: '{device}' is not available in this onnxruntime, allowed: auto, cpu")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=[*wanted, "CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own types
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path}: cannot be read as an ONNX file ({reason})") from error
+
+
+def open_network(path: str | Path, device: Device = "auto", space: str | None = None) -> Embedder:
+    """The network of a retraining's folder, or of an exported .onnx file.
+
+    Raises:
+        UserError: neither, or damaged.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        return Embedder(OnnxNetwork(path, device))
+    if not path.is_dir():
+        raise UserError(f"{path}: expected the folder of a retraining, or an exported .onnx file")
+    return Embedder(TorchNetwork(path, device, space))

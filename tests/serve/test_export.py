@@ -1,0 +1,192 @@
+"""Exported files compute what torch does, at every batch size, for every kind of module; and say how to use them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dnas.cli import main
+from dnas.errors import UserError
+from dnas.nn.attention import ATTENTION
+from dnas.nn.backbones import BACKBONES, backbone
+from dnas.nn.cell_operations import Pool, SeparableConv
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
+from dnas.nn.dcs_attention import DCSAttention
+from dnas.nn.inverted_residual import InvertedResidual
+from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
+from dnas.nn.osnet import OSNetHead, OSNetStage, OSNetStem
+from dnas.nn.reid_net import ReIDNet
+from dnas.nn.resnet import ResNetStage, ResNetStem
+from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
+from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
+from dnas.serve.card import Card
+from dnas.serve.export import FORMATS, check, refusal, write
+from dnas.serve.exportable import Exportable, traced
+from dnas.serve.network import open_network
+from dnas.serve.prepare import Prepare
+from dnas.space.spec import Spec, fill, image
+from search_spaces.cells_reid import cells_reid
+from tests.spaces import ALL, random_choices
+
+CELLS = cells_reid("cells", (6,), "NR", 8, 8, 24)
+NETWORKS: dict[str, Spec] = {
+    "attention": Chain((ConvNormAct(8, 3, 2), *ATTENTION.values(), DCSAttention(stride=2), InvertedResidual(12, 3, 2))),
+    "cells": Chain((fill(CELLS.spec, random_choices(CELLS, 3)), SeparableConv(3, 2), Pool("max", 1))),
+    "mobilenet": Chain((MobileNetConv(8, 3, 2), MobileNetStage(1, 12, 1, 2, 2))),
+    "osnet": Chain((OSNetStem(8, True), OSNetStage(2, 16, blocks=1, reduce=True), OSNetHead(16, 32))),
+    "resnet": Chain((ResNetStem(8, True), ResNetStage(1, 8, 1, 2, True))),
+    "swin": Chain((SwinPatches(32, 2), SwinStage(1, 32, 2, 1, False), SwinStage(3, 64, 1, 2, True), SwinNorm())),
+    "vit": Chain((PatchTokens(24, 8, 6), TransformerStage(0, 1, 3, select=True), ClassToken())),
+}
+"""Every kind of module is in one of them."""
+EVERY: dict[str, Spec] = {
+    **{f"{space.name} {seed}": fill(space.spec, random_choices(space, seed)) for space in ALL for seed in range(3)},
+    **{
+        f"{name} {cell}": backbone(name, 4.0 if name == "osnet_x0_25" else 0.25, attention=lambda _, c=spec: c)  # type: ignore[misc]
+        for name in BACKBONES
+        for cell, spec in ATTENTION.items()
+        if not name.startswith("vit") or cell in ("none", "dcs")
+    },
+}
+
+
+def alive(spec: Spec, height: int, width: int) -> ReIDNet:
+    """A network whose vectors depend on the picture, as after a training: attention branches included."""
+    net = ReIDNet(spec, image(height, width), 5)
+    for name, parameter in net.named_parameters():
+        if name.endswith("norm.weight") or ".gain" in name:
+            nn.init.uniform_(parameter, 0.5, 1.0)
+        if ".logits." in name:  # of a selection: about half of the channels
+            nn.init.normal_(parameter, std=0.5)
+    net.neck.momentum = 1.0
+    net.train()
+    with torch.no_grad():
+        for _ in range(3):
+            coarse = torch.randn(8, 3, 4, 3)
+            net(nn.functional.interpolate(coarse, (height, width), mode="bilinear"))
+    return net.eval()
+
+
+def exported(
+    spec: Spec, file: Path, prepare: Prepare | None = None, size: tuple[int, int] = (32, 16)
+) -> dict[str, float]:
+    """What the check of a file says about it."""
+    net = alive(spec, *size)
+    module = Exportable(net, prepare=prepare).requires_grad_(False).eval()
+    card = Card("0" * 64, "test", *size, len(net.neck.weight), "cosine", False, prepared=prepare is not None)
+    write(traced(module, *size), card, file)
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)) for _ in range(7)]
+    pictures = [picture.resize((30, 70), Image.Resampling.BICUBIC) for picture in coarse]
+    if file.suffix == ".onnx":
+        vectors = open_network(file).embed(pictures)
+        assert float(np.abs(vectors[0] - vectors[1:]).max(1).min()) > 1e-3  # else agreement would say nothing
+    return check(file, module, card, pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_module(name: str, tmp_path: Path) -> None:
+    import onnx
+
+    found = exported(NETWORKS[name], tmp_path / "net.onnx")
+    assert found["difference"] < 2e-6
+    assert found["cosine"] > 0.99999
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    convolutions = {output for node in nodes if node.op_type == "Conv" for output in node.output}
+    assert convolutions
+    assert not [node for node in nodes if node.op_type == "BatchNormalization" and node.input[0] in convolutions]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", EVERY)
+def test_every_network(name: str, tmp_path: Path) -> None:
+    size = (64, 32) if name.split()[0] in BACKBONES else (32, 16)
+    found = exported(EVERY[name], tmp_path / "net.onnx", size=size)
+    assert refusal(found, "fp32") is None
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_preparation_in_the_file(suffix: str, tmp_path: Path) -> None:
+    found = exported(NETWORKS["resnet"], tmp_path / f"net{suffix}", Prepare(32, 16))
+    assert found["difference"] < 2e-6
+    assert found["cosine"] > 0.9999
+
+
+@pytest.fixture(scope="module")
+def run(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--data", str(pedestrians), "--out", str(folder), "--backbone", "resnet18", "--backbone_width", "0.125"]
+    words += ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.identities", "3"]
+    words += ["--optim.images", "2", "--optim.epochs", "2", "--attention", "dcs", "--backbone_small", "true"]
+    assert main(["retrain", *words, "--flip_average", "true", "--test", "false"]) == 0
+    return folder
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+def test_by_command(run: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both precisions keep the mAP; the card says what the file is; the file embeds like the run."""
+    for name, words in (("a.onnx", []), ("half.onnx", ["--precision", "fp16", "--raw"])):
+        file = tmp_path / name
+        assert main(["export", str(run), "-o", str(file), "--data", str(pedestrians), "--json", *words]) == 0
+        found = last_json(capsys)
+        assert found["mAP"]["file"] == pytest.approx(found["mAP"]["torch"], abs=0.02)
+        card = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (card["height"], card["width"], card["flip_average"], card["prepared"]) == (32, 16, True, not words)
+        assert card["data"]["sha256"] == json.loads((run / "data.json").read_text())["sha256"]
+    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "a.onnx").stat().st_size
+    pictures = sorted((pedestrians / "query").glob("*.jpg"))[:3]
+    by_run, by_file, by_half = (open_network(p) for p in (run, tmp_path / "a.onnx", tmp_path / "half.onnx"))
+    assert by_run.card.network == by_file.card.network == by_half.card.network
+    np.testing.assert_allclose(by_run.embed(pictures), by_file.embed(pictures), atol=1e-5)
+    assert float((by_run.embed(pictures) * by_half.embed(pictures)).sum(1).min()) > 0.999
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_a_file_that_prepares_otherwise_is_refused(tmp_path: Path) -> None:
+    """Here: one that takes the colours in another order."""
+
+    class Reversed(Prepare):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return super().forward(pixels.flip(3))
+
+    found = exported(NETWORKS["resnet"], tmp_path / "net.onnx", Reversed(32, 16))
+    assert "cosine" in (refusal(found, "fp32") or "")
+
+
+@pytest.mark.slow
+def test_a_refused_file_is_not_left(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dnas.serve.export.COSINE", 1.1)
+    assert main(["export", str(run), "-o", str(tmp_path / "a.pt2")]) == 2
+    assert "a.pt2: not written: cosine 1.0000" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"onnx" * 100)
+    for words, message in (
+        ([str(run), "-o", "a.tflite"], "cannot write '.tflite', allowed: .onnx, .pt2"),
+        ([str(run), "-o", "a.onnx", "--images", "x.jpg"], "images: found 1, needed to check the file: 7"),
+        ([str(tmp_path), "-o", "a.onnx"], "not a run folder"),
+    ):
+        assert main(["export", *words]) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert "\n" not in error
+    for path, message in ((damaged, "cannot be read as an ONNX file"), (tmp_path / "no.onnx", "no such file")):
+        with pytest.raises(UserError, match=message):
+            open_network(path)
