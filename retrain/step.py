@@ -14,6 +14,7 @@ from dnas.loss.objective import Objective
 from dnas.nn.reid_net import Output, ReIDNet
 from dnas.run import distributed
 from dnas.run.finite import Watch
+from dnas.run.parameters import set_rate
 from dnas.run.schedules import OptimConfig, make_optimiser
 from retrain.average import MovingAverage
 from retrain.config import TrainConfig
@@ -90,8 +91,7 @@ class Stepper:
             for parameter in self.net.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(self.config.accumulate / self.waiting)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.optim.lr_at(at)
+        set_rate(self.optimiser, self.optim.lr_at(at))
         if self.config.clip > 0:
             self.scaler.unscale_(self.optimiser)
             norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)

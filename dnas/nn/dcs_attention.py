@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H W, N = H * W tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,10 @@ class ChannelSelection(nn.Module):
         self.channels, self.mask = builder.width(c), builder.mask(c)
         self.register_buffer("selected", torch.tensor(torch.nan), persistent=False)
         self.selected: Tensor
+
+    def selection_parameters(self) -> Iterator[nn.Parameter]:
+        """What decides what is selected: a kind of its own for the optimiser."""
+        return self.logits.parameters()
 
     def noise(self, like: Tensor) -> Tensor:
         """Logistic(0, 1) noise, the difference of two Gumbel variables."""

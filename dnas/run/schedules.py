@@ -11,6 +11,7 @@ from torch import nn
 
 from dnas.errors import UserError, check_range
 from dnas.run.finite import OnNonfinite
+from dnas.run.parameters import groups, refuse_ungrouped, set_rate
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class OptimConfig:
         epochs: passes over the training images.
         optimiser: adam, adamw (weight decay apart from the gradient) or sgd (momentum 0.9, Nesterov).
         lr: peak learning rate.
-        weight_decay: L2 on the weights.
+        weight_decay: L2 on the weights of convolutions and linear layers; on nothing else.
+        selection_lr: factor on the learning rate of what selects channels (DCS-Attention's logits, gain, temperature).
         warmup: epochs of linear warm-up from a tenth of the peak.
         schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
         milestones: shares of the epochs at which the `step` schedule goes down.
@@ -37,6 +39,7 @@ class OptimConfig:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 5e-4
+    selection_lr: float = 1.0
     warmup: int = 3
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.33, 0.58])
@@ -49,7 +52,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_range(self, "optim.", 1, math.inf, "epochs")
         check_range(self, "optim.", 2, math.inf, "identities", "images")
-        check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay")
+        check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay", "selection_lr")
         if not all(0 < share < 1 for share in self.milestones):
             raise UserError(
                 f"optim.milestones: found {self.milestones}, allowed: shares of the epochs, between 0 and 1"
@@ -67,12 +70,16 @@ class OptimConfig:
 
 
 def make_optimiser(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a network's weights."""
-    parameters = net.parameters()
+    """The optimiser of a network's weights: parameters in groups by kind (`dnas.run.parameters`)."""
+    parts = groups(net, optim.weight_decay, optim.selection_lr)
+    made: torch.optim.Optimizer
     if optim.optimiser == "sgd":
-        return torch.optim.SGD(parameters, optim.lr, momentum=0.9, weight_decay=optim.weight_decay, nesterov=True)
-    kind = torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, optim.lr, weight_decay=optim.weight_decay)
+        made = torch.optim.SGD(parts, optim.lr, momentum=0.9, nesterov=True)
+    else:
+        made = (torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam)(parts, optim.lr)
+    set_rate(made, optim.lr)
+    made.register_load_state_dict_pre_hook(refuse_ungrouped)
+    return made
 
 
 def geometric(start: float, end: float, epoch: int, epochs: int) -> float:

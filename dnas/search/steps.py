@@ -15,6 +15,7 @@ from dnas.loss.objective import Objective
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.finite import Watch
+from dnas.run.parameters import set_rate
 from dnas.run.schedules import make_optimiser
 from dnas.search.config import SearchConfig
 from dnas.search.estimators.estimator import Estimator
@@ -60,8 +61,7 @@ class Steps:
             No terms if the step was skipped because something in it was not finite.
         """
         self.watch.begin(self.net, self.objective)
-        for group in self.weight_optimiser.param_groups:
-            group["lr"] = self.config.optim.lr_at(at)
+        set_rate(self.weight_optimiser, self.config.optim.lr_at(at))
         terms = self._terms(self.train, indices, (epoch, step, 0), at)
         shared = self.estimator.terms(at / self.config.optim.epochs) if joint else {}
         loss = sum(terms.values(), torch.zeros((), device=self._device))

@@ -1,0 +1,82 @@
+"""Weight decay acts on the weights of convolutions and linear layers, and on nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dnas.errors import UserError
+from dnas.nn.attention import attention
+from dnas.nn.backbones import backbone
+from dnas.nn.reid_net import ReIDNet
+from dnas.run.folder import RunFolder
+from dnas.run.parameters import kinds, set_rate
+from dnas.run.position import Position
+from dnas.run.schedules import OptimConfig, make_optimiser
+from dnas.space.spec import image
+
+
+def network(name: str) -> ReIDNet:
+    spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("dcs"))
+    return ReIDNet(spec, image(32, 16), 3)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_16"])
+def test_every_parameter_has_the_kind_that_its_name_says(name: str) -> None:
+    found = kinds(network(name))
+    for parameter, kind in found.items():
+        if ".select." in parameter:
+            assert kind == "selection", parameter
+        elif parameter.endswith("weight") and not any(part in parameter for part in (".norm", "bn", "ln", "neck")):
+            # a batch norm of a shortcut is its second part
+            assert kind == ("plain" if "downsample.1" in parameter else "decayed"), parameter
+        else:
+            assert kind == "plain", parameter
+    assert len(set(found.values())) == 3
+    assert "neck.bias" not in found  # not trained
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_without_a_gradient_decay_alone_moves_and_only_weights(optimiser: str) -> None:
+    net = network("resnet18")
+    made = make_optimiser(net, OptimConfig(optimiser=optimiser, lr=0.1, weight_decay=0.1))  # type: ignore[arg-type]
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    after = dict(net.named_parameters())
+    for name, kind in kinds(net).items():
+        assert torch.equal(after[name], before[name]) == (kind != "decayed"), name
+
+
+def test_selection_has_a_learning_rate_of_its_own() -> None:
+    net = network("resnet18")
+    made = make_optimiser(net, OptimConfig(optimiser="sgd", lr=0.5, weight_decay=0, selection_lr=4))
+    for lr in (0.5, 0.25):
+        set_rate(made, lr)
+        assert {group["kind"]: group["lr"] for group in made.param_groups} == {
+            "decayed": lr, "plain": lr, "selection": 4 * lr}  # fmt: skip
+
+
+class Run:
+    """What resuming puts back: an optimiser."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
+        self.optimiser, self.position = optimiser, Position()
+
+    def restore(self, state: dict[str, object]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+
+
+def test_a_run_of_before_is_refused_in_one_line(tmp_path: Path) -> None:
+    net = nn.Linear(2, 2, bias=False)
+    folder, data = RunFolder(tmp_path), {"format": 1, "sha256": "0"}
+    folder.write("data.json", data)
+    old = torch.optim.Adam(net.parameters())
+    folder.save({"optimiser": old.state_dict()}, Position(), 1)
+    run = Run(make_optimiser(net, OptimConfig()))
+    with pytest.raises(UserError, match="weight decay acted on every parameter; start the run again"):
+        folder.continue_with(run, data)
+    folder.save({"optimiser": run.optimiser.state_dict()}, Position(), 1)
+    folder.continue_with(run, data)
