@@ -202,20 +202,27 @@ def batch_norm(
     share: float,
     eps: float,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm` over the global batch; running statistics move by `share`."""
+    """`torch.nn.functional.batch_norm` over the global batch; running statistics move by `share`.
+
+    Every rank's mean and sum of squared deviations are merged as Chan et al. do (Algorithms for Computing the Sample
+    Variance, 1983): a difference of mean squares would lose a variance that is small against the mean.
+    """
     if not (training and active()):
         return F.batch_norm(input, mean_C, var_C, gain_C, bias_C, training, share, eps)
     over = [d for d in range(input.dim()) if d != 1]
     wide = input.float() if input.dtype != torch.float64 else input
     count = wide.numel() // wide.shape[1] * world()
-    total = differentiable_sum(torch.stack([wide.sum(over), wide.square().sum(over)]))
-    mean, variance = total[0] / count, (total[1] / count - (total[0] / count).square()).clamp(min=0)
+    own_variance, own_mean = torch.var_mean(wide, over, correction=0)
+    rows = torch.zeros(world(), 1, 1, dtype=wide.dtype, device=wide.device)
+    rows[rank()] = 1.0
+    means_WC, variances_WC = differentiable_sum(rows * torch.stack([own_mean, own_variance])).unbind(1)
+    mean = means_WC.mean(0)  # the ranks' batches are of one size
+    variance = variances_WC.mean(0) + (means_WC - mean).square().mean(0)
     mean_C.lerp_(mean.detach().to(mean_C.dtype), share)
     var_C.lerp_((variance.detach() * count / max(count - 1, 1)).to(var_C.dtype), share)
     shape = [1, -1] + [1] * (input.dim() - 2)
     scale = (variance + eps).rsqrt() * gain_C
-    normalised: Tensor = wide * scale.view(shape) + (bias_C - mean * scale).view(shape)
-    return normalised.to(input.dtype)
+    return torch.addcmul(bias_C.view(shape), wide - mean.view(shape), scale.view(shape)).to(input.dtype)
 
 
 class GlobalBatchNorm(_BatchNorm):
