@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(lost, 3)
         raise
     except KeyboardInterrupt as interrupt:
-        _say("interrupted; what a search or retraining wrote is whole: go on with --resume DIR")
+        hint = "what a search or retraining wrote is whole: go on with --resume DIR; embed and index: type it again"
+        _say(f"interrupted; {hint}")
         return 128 + getattr(interrupt, "number", 2)
     return 0
 

@@ -1,4 +1,4 @@
-"""`dnas export`: a trained network out of the lab."""
+"""`dnas export` and `dnas embed`: a trained network out of the lab."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dnas.cli.parser import Parser, Verb, first_line, typed
 from dnas.run.progress import console
 
 EXPORT = "Write a trained network as one file that runs without this program, and check that it computes the same."
+IMAGES = 'files, folders (searched below), CSV manifests with a column path; "-": paths on standard input'
+NAMED = "take identity and camera from file names such as 0001_c1s1_000151_00.jpg"
 
 
 def export_parser() -> Parser:
@@ -44,4 +46,33 @@ def export(namespace: Namespace, words: Sequence[str]) -> None:
         print(json.dumps(found))
 
 
-VERBS = {"export": Verb(EXPORT, export_parser, export)}
+EMBED = "Embed pictures: their vectors in one file."
+
+
+def embed_parser() -> Parser:
+    from dnas.serve.embed import EmbedConfig
+
+    found = Parser(prog="dnas embed", description=EMBED)
+    add_network_and_images(found)
+    found.add_argument("-o", "--output", type=str, default="vectors.npz", help=".npz file to write")
+    found.add_argument("--named", action="store_true", help=NAMED)
+    found.add_class_arguments(EmbedConfig, skip={"network", "images", "output", "named"})
+    return found
+
+
+def embed(namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.run import distributed
+    from dnas.serve.embed import EmbedConfig, embed_to_file
+
+    config = typed(EmbedConfig, namespace)
+    done = embed_to_file(config)
+    if distributed.rank() == 0:
+        console.print(f"wrote {config.output}: {done.images:,} vectors", markup=False)
+
+
+def add_network_and_images(parser: Parser) -> None:
+    parser.add_argument("network", type=str, help="folder of a retraining, or an exported .onnx file")
+    parser.add_argument("images", type=str, nargs="+", help=IMAGES)
+
+
+VERBS = {"export": Verb(EXPORT, export_parser, export), "embed": Verb(EMBED, embed_parser, embed)}

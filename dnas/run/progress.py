@@ -9,7 +9,15 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -22,22 +30,20 @@ HELD_OUT = "held-out mAP"
 BEST = re.compile(r"\(best ([-\d.e]+)\)")
 
 
+def _bar(*further: ProgressColumn) -> Progress:
+    """On a terminal, by the first of several processes; elsewhere it shows nothing."""
+    from dnas.run.distributed import rank  # torch: not before there is something to do
+
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
+    return Progress(*columns, *left, *further, console=console, disable=not console.is_terminal or rank() > 0)
+
+
 class EpochProgress:
     """A bar over epochs; each epoch says how it went, on the terminal and in a log file."""
 
     def __init__(self, title: str, epochs: int, done: int, log: Path) -> None:
-        from dnas.run.distributed import rank  # torch: not before there is something to train
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
-        )
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal or rank() > 0)
+        self.bar = _bar(TextColumn("{task.fields[news]}"))
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
         self.title, self.epochs, self.log = title, epochs, log
         before = log.read_text(errors="replace") if done and log.exists() else ""
@@ -69,3 +75,21 @@ class EpochProgress:
             stream.write(line + "\n")
         if show:
             console.print(line, markup=False)
+
+
+class CountProgress:
+    """A bar with the time left, over pictures."""
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self.bar = _bar()
+        self.task = self.bar.add_task(title, total=total, completed=done)
+
+    def __enter__(self) -> CountProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def advance(self, count: int) -> None:
+        self.bar.advance(self.task, count)

@@ -26,8 +26,8 @@ from dnas.data.splits import check_matches, together
 from dnas.errors import UserError
 from dnas.eval.ranking import rank
 from dnas.run.files import temporary, write_json
-from dnas.serve.card import Card, Precision, run_card
 from dnas.serve.exportable import Exportable, quiet, traced
+from dnas.serve.interface import Interface, Precision, run_interface
 from dnas.serve.network import Pixels, Vectors, onnx_session, pixels_of
 from dnas.serve.prepare import Prepare
 from retrain.load import TrainedRun, load
@@ -79,15 +79,15 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
     needed("onnx", "onnxscript", "onnxruntime") if file.suffix == ".onnx" else None
     run = load(config.run, "cpu", config.space)
     pictures = [read_rgb(path) for path in check_pictures(config, run)]
-    card = replace(run_card(run), prepared=not config.raw, precision=config.precision)
+    interface = replace(run_interface(run), prepared=not config.raw, precision=config.precision)
     module = exportable(run, config.raw, config.precision)
-    program = traced(module, card.height, card.width)
+    program = traced(module, interface.height, interface.width)
     unfinished = file.with_name(f".unchecked.{file.name}")
     try:
-        write(program, card, unfinished)
-        found: dict[str, Any] = {**check(unfinished, exportable(run, config.raw, "fp32"), card, pictures)}
+        write(program, interface, unfinished)
+        found: dict[str, Any] = {**check(unfinished, exportable(run, config.raw, "fp32"), interface, pictures)}
         if config.data is not None:
-            found["mAP"] = both_map(unfinished, run, card, config.data)
+            found["mAP"] = both_map(unfinished, run, interface, config.data)
         if reason := refusal(found, config.precision):
             raise UserError(f"{file}: not written: {reason}")
         os.replace(sidecar(unfinished), sidecar(file))
@@ -108,10 +108,10 @@ def exportable(run: TrainedRun, raw: bool, precision: Precision) -> Exportable:
     return module.requires_grad_(False).eval()
 
 
-def write(program: ExportedProgram, card: Card, file: Path) -> None:
-    """The network, with its card in it and beside it. Batch norms after convolutions are folded in ONNX."""
+def write(program: ExportedProgram, interface: Interface, file: Path) -> None:
+    """The network, with its interface in it and beside it. Batch norms after convolutions are folded in ONNX."""
     names = ("onnx", "onnxscript") if file.suffix == ".onnx" else ()
-    content = replace(card, versions={**card.versions, **{name: version(name) for name in names}}).plain()
+    content = replace(interface, versions={**interface.versions, **{name: version(name) for name in names}}).plain()
     with temporary(file) as unfinished, quiet():
         if file.suffix == ".pt2":
             torch.export.save(program, unfinished, extra_files={"dnas.json": json.dumps(content)})
@@ -137,7 +137,7 @@ def runner(file: Path) -> Callable[[torch.Tensor], Vectors]:
     return lambda given: module(given).numpy()
 
 
-def check(file: Path, module: Exportable, card: Card, pictures: Sequence[Image.Image]) -> dict[str, float]:
+def check(file: Path, module: Exportable, interface: Interface, pictures: Sequence[Image.Image]) -> dict[str, float]:
     """Largest difference of a vector's entry to torch's, and least cosine to the training's way of reading pictures.
 
     Args:
@@ -149,11 +149,11 @@ def check(file: Path, module: Exportable, card: Card, pictures: Sequence[Image.I
     for count in BATCHES:
         width, height = pictures[0].size
         stacked = np.stack([pixels_of(picture, height, width) for picture in pictures[:count]])
-        seen = normalise(torch.from_numpy(np.stack([pixels_of(p, card.height, card.width) for p in stacked])))
+        seen = normalise(torch.from_numpy(np.stack([pixels_of(p, interface.height, interface.width) for p in stacked])))
         given = seen if module.prepare is None else torch.from_numpy(stacked)
         with torch.inference_mode():
             expected = module(given).numpy()
-            trained = Exportable(module.network, card.distance, card.flip_average)(seen).numpy()
+            trained = Exportable(module.network, interface.distance, interface.flip_average)(seen).numpy()
         found = run(given)
         if found.shape != expected.shape or not np.isfinite(found).all():
             raise UserError(f"{file}: its vectors for {count} pictures are of shape {found.shape}, or not finite")
@@ -192,11 +192,11 @@ def check_pictures(config: ExportConfig, run: TrainedRun) -> list[Path]:
     return found[:: max(1, len(found) // max(BATCHES))][: max(BATCHES)]
 
 
-def both_map(file: Path, run: TrainedRun, card: Card, data: str) -> dict[str, float]:
+def both_map(file: Path, run: TrainedRun, interface: Interface, data: str) -> dict[str, float]:
     """mAP on query and gallery of a data set, by torch and by the file."""
     found = load_data(data, for_training=False, on_bad_image=run.config.input.on_bad_image)
     check_matches(found.query, found.gallery, "query and gallery")
-    images = decode(together(found.query, found.gallery), card.height, card.width)
+    images = decode(together(found.query, found.gallery), interface.height, interface.width)
     module, compute = exportable(run, raw=True, precision="fp32"), runner(file)
 
     def by_torch(x: torch.Tensor) -> Vectors:
@@ -208,11 +208,11 @@ def both_map(file: Path, run: TrainedRun, card: Card, data: str) -> dict[str, fl
         rows = []
         for pixels in _pixels(images.pixels, images.rows):
             given = torch.from_numpy(pixels)
-            rows.append(vectors(given if name == "file" and card.prepared else normalise(given)))
+            rows.append(vectors(given if name == "file" and interface.prepared else normalise(given)))
         found_ND = torch.from_numpy(np.concatenate(rows)).float()
         split = len(found.query)
         ids = [(part.pids, part.camids) for part in (found.query, found.gallery)]
-        scores[name] = rank(found_ND[:split], found_ND[split:], ids[0], ids[1], card.distance).metrics()["mAP"]
+        scores[name] = rank(found_ND[:split], found_ND[split:], ids[0], ids[1], interface.distance).metrics()["mAP"]
     return scores
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dnas.eval.embed import Distance
 from dnas.nn.reid_net import ReIDNet
-from dnas.serve.card import Precision
+from dnas.serve.interface import Precision
 from dnas.serve.prepare import Prepare
 
 

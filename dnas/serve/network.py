@@ -20,8 +20,8 @@ from dnas.data.images import normalise
 from dnas.data.picture import read_pixels
 from dnas.errors import UserError
 from dnas.run.device import Device, pick_device
-from dnas.serve.card import Card, card_of, run_card
 from dnas.serve.exportable import Exportable
+from dnas.serve.interface import Interface, interface_of, run_interface
 from retrain.load import load as load_run
 
 Vectors = NDArray[np.float32]
@@ -33,7 +33,7 @@ Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 class Network(Protocol):
     """Vectors of prepared batches."""
 
-    card: Card
+    interface: Interface
     source: Path
 
     def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
@@ -50,7 +50,7 @@ class Embedder:
     """The network of a run folder or an exported file: `run = dnas.load("runs/x"); run.embed(["a.jpg"])`."""
 
     def __init__(self, network: Network) -> None:
-        self.network, self.card = network, network.card
+        self.network, self.interface = network, network.interface
 
     def embed(self, pictures: Picture | Sequence[Picture], batch: int = 32) -> Vectors:
         """Vectors (N, D), float32; of length 1 where the network compares by cosine.
@@ -67,11 +67,11 @@ class Embedder:
         return self._vectors(rows, batch)
 
     def _vectors(self, rows: Sequence[Picture], batch: int) -> Vectors:
-        size = (self.card.height, self.card.width)
+        size = (self.interface.height, self.interface.width)
         starts = range(0, len(rows), batch)
         batches = (np.stack([pixels_of(row, *size) for row in rows[start : start + batch]]) for start in starts)
         found = list(self.network.stream(batches))
-        return np.concatenate(found) if found else np.empty((0, self.card.embedding), np.float32)
+        return np.concatenate(found) if found else np.empty((0, self.interface.embedding), np.float32)
 
     @staticmethod
     def _each(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
@@ -113,7 +113,7 @@ class TorchNetwork:
 
     def __init__(self, path: Path, device: Device, space: str | None) -> None:
         run = load_run(path, device, space)
-        self.card, self.source = run_card(run), path
+        self.interface, self.source = run_interface(run), path
         self.device = pick_device(device)
         net = Exportable(run.network, run.config.distance, run.config.flip_average)
         self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -143,7 +143,7 @@ class OnnxNetwork:
             content = json.loads(metadata.get("dnas", ""))
         except (ValueError, RecursionError):
             raise UserError(f"{path}: no network that this program exported (its metadata say nothing)") from None
-        self.card, self.source = card_of(content, str(path)), path
+        self.interface, self.source = interface_of(content, str(path)), path
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(f"{path}: found {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
@@ -151,13 +151,13 @@ class OnnxNetwork:
 
     def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
         for pixels in batches:
-            given = pixels if self.card.prepared else normalise(torch.from_numpy(pixels)).contiguous().numpy()
+            given = pixels if self.interface.prepared else normalise(torch.from_numpy(pixels)).contiguous().numpy()
             try:
                 vectors = np.asarray(self.session.run(None, {self.name: given})[0], np.float32)
             except Exception as error:  # onnxruntime's own types, for a file whose graph is another one
                 raise UserError(f"{self.source}: does not run ({str(error).splitlines()[0][:200]})") from error
-            if vectors.shape != (len(pixels), self.card.embedding):
-                raise UserError(f"{self.source}: found vectors of shape {vectors.shape}, not as its card says")
+            if vectors.shape != (len(pixels), self.interface.embedding):
+                raise UserError(f"{self.source}: found vectors of shape {vectors.shape}, not as its interface says")
             yield vectors
 
 

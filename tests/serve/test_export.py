@@ -25,9 +25,9 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.nn.resnet import ResNetStage, ResNetStem
 from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
-from dnas.serve.card import Card
 from dnas.serve.export import FORMATS, check, refusal, write
 from dnas.serve.exportable import Exportable, traced
+from dnas.serve.interface import Interface
 from dnas.serve.network import open_network
 from dnas.serve.prepare import Prepare
 from dnas.space.spec import Spec, fill, image
@@ -79,15 +79,15 @@ def exported(
     """What the check of a file says about it."""
     net = alive(spec, *size)
     module = Exportable(net, prepare=prepare).requires_grad_(False).eval()
-    card = Card("0" * 64, "test", *size, len(net.neck.weight), "cosine", False, prepared=prepare is not None)
-    write(traced(module, *size), card, file)
+    interface = Interface("0" * 64, "test", *size, len(net.neck.weight), "cosine", False, prepared=prepare is not None)
+    write(traced(module, *size), interface, file)
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)) for _ in range(7)]
     pictures = [picture.resize((30, 70), Image.Resampling.BICUBIC) for picture in coarse]
     if file.suffix == ".onnx":
         vectors = open_network(file).embed(pictures)
         assert float(np.abs(vectors[0] - vectors[1:]).max(1).min()) > 1e-3  # else agreement would say nothing
-    return check(file, module, card, pictures)
+    return check(file, module, interface, pictures)
 
 
 @pytest.mark.slow
@@ -136,19 +136,24 @@ def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_by_command(run: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both precisions keep the mAP; the card says what the file is; the file embeds like the run."""
+    """Both precisions keep the mAP; the interface says what the file is; the file embeds like the run."""
     for name, words in (("a.onnx", []), ("half.onnx", ["--precision", "fp16", "--raw"])):
         file = tmp_path / name
         assert main(["export", str(run), "-o", str(file), "--data", str(pedestrians), "--json", *words]) == 0
         found = last_json(capsys)
         assert found["mAP"]["file"] == pytest.approx(found["mAP"]["torch"], abs=0.02)
-        card = json.loads((tmp_path / f"{name}.json").read_text())
-        assert (card["height"], card["width"], card["flip_average"], card["prepared"]) == (32, 16, True, not words)
-        assert card["data"]["sha256"] == json.loads((run / "data.json").read_text())["sha256"]
+        interface = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (interface["height"], interface["width"], interface["flip_average"], interface["prepared"]) == (
+            32,
+            16,
+            True,
+            not words,
+        )
+        assert interface["data"]["sha256"] == json.loads((run / "data.json").read_text())["sha256"]
     assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "a.onnx").stat().st_size
     pictures = sorted((pedestrians / "query").glob("*.jpg"))[:3]
     by_run, by_file, by_half = (open_network(p) for p in (run, tmp_path / "a.onnx", tmp_path / "half.onnx"))
-    assert by_run.card.network == by_file.card.network == by_half.card.network
+    assert by_run.interface.network == by_file.interface.network == by_half.interface.network
     np.testing.assert_allclose(by_run.embed(pictures), by_file.embed(pictures), atol=1e-5)
     assert float((by_run.embed(pictures) * by_half.embed(pictures)).sum(1).min()) > 0.999
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""What somebody needs to use a network without this program: the card of an exported file, and of a gallery.
+"""What somebody needs to use a network without this program: the interface of an exported file, and of a gallery.
 
 It is the sidecar JSON of an exported network, is in the file's own metadata, and says which galleries are its own.
 """
@@ -27,7 +27,7 @@ Precision = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)
-class Card:
+class Interface:
     """A network for people and programs.
 
     Args:
@@ -70,7 +70,7 @@ class Card:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
-    def same_space(self, other: Card, where: str) -> None:
+    def check_same(self, other: Interface, where: str) -> None:
         """Refuse vectors of another network.
 
         Raises:
@@ -83,34 +83,34 @@ class Card:
             )
 
 
-def card_of(content: object, where: str) -> Card:
-    """A card from data that a file held.
+def interface_of(content: object, where: str) -> Interface:
+    """An interface from data that a file held.
 
     Raises:
         UserError: not one, naming the entry.
     """
-    card = from_plain(Card, content, where)
-    if not (0 < card.height <= 4096 and 0 < card.width <= 4096 and 0 < card.embedding <= 1 << 16):
+    interface = from_plain(Interface, content, where)
+    if not (0 < interface.height <= 4096 and 0 < interface.width <= 4096 and 0 < interface.embedding <= 1 << 16):
         raise UserError(f"{where}: height, width or embedding out of range")
-    if (card.mean, card.std) != (list(MEAN), list(STD)):
-        raise UserError(f"{where}: mean and std: found {card.mean}, {card.std}, allowed: those of ImageNet")
-    return card
+    if (interface.mean, interface.std) != (list(MEAN), list(STD)):
+        raise UserError(f"{where}: mean and std: found {interface.mean}, {interface.std}, allowed: those of ImageNet")
+    return interface
 
 
-def read_card(file: Path) -> Card:
+def read_interface(file: Path) -> Interface:
     """The sidecar of an exported network."""
-    return card_of(read_json(file), str(file))
+    return interface_of(read_json(file), str(file))
 
 
-def run_card(run: TrainedRun) -> Card:
-    """The card of a retraining, with the threshold if one has been measured."""
+def run_interface(run: TrainedRun) -> Interface:
+    """The interface of a retraining, with the threshold if one has been measured."""
     folder, network = run.folder, run.network
     config = run.config
     data = folder.json("data.json")
     known = data if isinstance(data, Mapping) else {}
     genotype = folder.json(folder.genotype_file.name) if folder.genotype_file.exists() else {}
     choices = genotype.get("choices") if isinstance(genotype, Mapping) else None
-    return Card(
+    return Interface(
         network=fingerprint(network.state_dict(), run),
         model=run.model.name,
         height=run.model.input.height,
