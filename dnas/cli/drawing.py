@@ -33,7 +33,7 @@ def parser() -> Parser:
     found = Parser(prog="dnas draw", description=DRAW)
     found.add_argument("kind", type=Kind, help=MEANINGS)
     found.add_argument("runs", type=str, nargs="+", help=f"run folders; several for {', '.join(SEVERAL)}")
-    found.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg or .png (KIND.png)")
+    found.add_argument("-o", "--output", type=str, default=None, help="picture to write: .svg, .png or .pdf (KIND.png)")
     found.add_argument("--images", type=int, default=6, help="pictures or ranked lists to show")
     found.add_argument("--token", type=list[float], default=[0.5, 0.5], help="row and column, 0 to 1, that attends")
     found.add_argument("--best", action="store_true", help="ranked: the best queries first, not the worst")

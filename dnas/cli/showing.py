@@ -24,7 +24,11 @@ def parser() -> Parser:
     found.add_argument("what", type=str, help="genotype file, run folder, or name of a search space")
     found.add_argument("other", type=str, nargs="?", help="a second one, drawn beside it with the differences marked")
     found.add_argument(
-        "-o", "--output", type=str, default="network.svg", help="file to write: .svg, .png, .dot, .graphml or .json"
+        "-o",
+        "--output",
+        type=str,
+        default="network.svg",
+        help="file to write: .svg, .png, .pdf, .dot, .graphml or .json",
     )
     found.add_argument("--open", action="store_true", help="of a search: the whole space, with probabilities")
     found.add_argument("--unfold", action="store_true", help="draw every block; else equal neighbours are one")

@@ -14,7 +14,7 @@ from dnas.draw.style import INK, style
 from dnas.errors import UserError
 from dnas.run.files import replace_file
 
-FORMATS = (".svg", ".png")
+FORMATS = (".svg", ".png", ".pdf")
 
 
 def check_format(file: Path) -> None:
@@ -28,7 +28,7 @@ def check_format(file: Path) -> None:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure as .svg or .png, and forget it."""
+    """Write a figure as .svg, .png or .pdf, and forget it."""
     check_format(file)
     with style():
         replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))

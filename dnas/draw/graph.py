@@ -1,4 +1,4 @@
-"""Pictures of networks: SVG and PNG by Graphviz's `dot` where it is, else by matplotlib; DOT, GraphML and JSON as text.
+"""Pictures of networks: SVG, PNG and PDF by Graphviz's `dot` where it is, else by matplotlib; DOT, GraphML and JSON.
 
 Colour is a node's share of the MACs, an orange frame attention, a red one a difference, the width of a line the
 probability of the option that it leads to; all of them are written as well.
@@ -6,7 +6,6 @@ probability of the option that it leads to; all of them are written as well.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import graphviz
-import matplotlib.pyplot as plt
 import networkx as nx
 
-from dnas.draw.style import BLUE, GREY, INK, ORANGE, PAPER, RED, SKY, blend, style
+from dnas.draw.plain import draw_plain
+from dnas.draw.style import BLUE, GREY, INK, ORANGE, PAPER, RED, SKY, blend
 from dnas.errors import UserError, printable
 from dnas.run.files import replace_file, void, write_text
 from dnas.space.graph import Graph, plain_graph
 
-FORMATS = (".svg", ".png", ".dot", ".graphml", ".json")
+FORMATS = (".svg", ".png", ".pdf", ".dot", ".graphml", ".json")
 NEUTRAL = "#EEEEEE"
 OPEN = "#DCEAF5"
 DEEPEST = 0.6
@@ -31,7 +30,7 @@ DEEPEST = 0.6
 
 
 @dataclass(frozen=True)
-class _Look:
+class NodeLook:
     """How a node is drawn."""
 
     lines: tuple[str, ...]
@@ -42,7 +41,7 @@ class _Look:
 
 
 def draw_graph(network: Graph[int], title: str, file: Path) -> None:
-    """Draw a network graph (`dnas.space.graph`) into a picture (.svg, .png), or write it (.dot, .graphml, .json).
+    """Draw a network graph (`dnas.space.graph`) into a picture (.svg, .png, .pdf), or write it (.dot, .graphml, .json).
 
     Raises:
         UserError: another file ending.
@@ -62,14 +61,20 @@ def draw_graph(network: Graph[int], title: str, file: Path) -> None:
 
 
 def picture_of(network: Graph[int], title: str, kind: str) -> bytes:
-    """The picture as a file of that kind, svg or png."""
+    """The picture as a file of that kind: svg, png or pdf."""
+    looks = _looks(network)
     if shutil.which("dot"):
         dot = _dot(network, title)
         if kind == "png":  # in an SVG it would scale the drawing out of its frame
             dot.attr("graph", dpi="110")
         found: bytes = dot.pipe(format=kind)
         return found
-    return _matplotlib(network, title, kind)
+    shown = {
+        node: (*([printable(data["key"])] if data["key"] else []), *look.lines)
+        for (node, data), look in zip(network.nodes(data=True), looks.values(), strict=True)
+    }
+    widths = {(a, b): 0.8 * _line_width(data) for a, b, data in network.edges(data=True)}
+    return draw_plain(network, looks, shown, widths, _title(title), kind)
 
 
 def _without_control(network: Graph[int]) -> Graph[int]:
@@ -80,7 +85,7 @@ def _without_control(network: Graph[int]) -> Graph[int]:
     return found
 
 
-def _looks(network: Graph[int]) -> dict[int, _Look]:
+def _looks(network: Graph[int]) -> dict[int, NodeLook]:
     kinds = ("operation", "attention")
     closed = all("macs" in data for _, data in network.nodes(data=True) if data["kind"] in kinds)
     spent = {node: data.get("macs", 0) * data["count"] * closed for node, data in network.nodes(data=True)}
@@ -96,7 +101,7 @@ def _looks(network: Graph[int]) -> dict[int, _Look]:
             fill = blend(PAPER, BLUE, DEEPEST * share / max(most, 1e-9))
         border = RED if data.get("differs") else ORANGE if data["kind"] == "attention" else GREY
         thick = bool(data.get("differs")) or data["kind"] == "attention"
-        found[node] = _Look(_lines(data, share if closed else None), fill, border, thick, data["kind"] == "sum")
+        found[node] = NodeLook(_lines(data, share if closed else None), fill, border, thick, data["kind"] == "sum")
     return found
 
 
@@ -165,46 +170,3 @@ def _dot(network: Graph[int], title: str) -> graphviz.Digraph:
     for tail, head, data in network.edges(data=True):
         dot.edge(str(tail), str(head), penwidth=f"{_line_width(data):.2f}")
     return dot
-
-
-def _places(network: Graph[int]) -> tuple[dict[int, tuple[float, float]], float, int]:
-    """One row per topological generation, sides beside one another: places, total width and rows."""
-    sides = sorted({data.get("side", 0) for _, data in network.nodes(data=True)})
-    places: dict[int, tuple[float, float]] = {}
-    left, deepest = 0.0, 0
-    for side in sides:
-        own = network.subgraph(node for node, data in network.nodes(data=True) if data.get("side", 0) == side)
-        rows = [sorted(row) for row in nx.topological_generations(own)]
-        widest = max(len(row) for row in rows)
-        for depth, row in enumerate(rows):
-            places |= {node: (left + (k + 0.5) * widest / len(row), -float(depth)) for k, node in enumerate(row)}
-        left, deepest = left + widest, max(deepest, len(rows))
-    return places, left, deepest
-
-
-def _matplotlib(network: Graph[int], title: str, kind: str) -> bytes:
-    """A layered drawing without Graphviz."""
-    places, wide, rows = _places(network)
-    with style():
-        figure, axes = plt.subplots(figsize=(max(4.5, 2.4 * wide), 0.95 * rows + 0.6))
-        axes.set_axis_off()
-        axes.set_title("\n".join(_title(title)).replace("$", r"\$"))
-        axes.set_xlim(0, wide)
-        axes.set_ylim(-rows + 0.4, 0.6)
-        for tail, head, data in network.edges(data=True):
-            (x0, y0), (x1, y1) = places[tail], places[head]
-            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 0.8 * _line_width(data)}
-            axes.annotate("", (x1, y1 + 0.34), (x0, y0 - 0.34), arrowprops=arrow)
-        for number, look in _looks(network).items():
-            node, (x, y) = network.nodes[number], places[number]
-            first, *rest = look.lines
-            prefix = node["key"] or node["group"]
-            lines = [*([printable(prefix)] if prefix else []), first, *rest]
-            text = "\n".join(lines).replace("$", r"\$")  # not a formula
-            box: dict[str, Any] = {"boxstyle": "round,pad=0.3", "facecolor": look.fill, "edgecolor": look.border}
-            box["linewidth"] = 2.2 if look.thick else 1.0
-            axes.text(x, y, text, ha="center", va="center", fontsize=7, color=INK, bbox=box)
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind)
-        plt.close(figure)
-    return stream.getvalue()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import matplotlib
 from cycler import cycler
-from matplotlib import RcParams
+from matplotlib import RcParams, font_manager
 
 from dnas.errors import printable
 
@@ -19,6 +20,21 @@ PROBABILITY, HEAT, AROUND = "viridis", "inferno", "PuOr_r"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Hiragino Sans", "PingFang SC", "Yu Gothic",
+    "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari",
+    "Arial Unicode MS", "Symbola",
+)  # fmt: skip
+"""Tried for every letter in this order, as far as they are installed: names of people and places are in any script."""
+
+
+@lru_cache
+def fonts() -> list[str]:
+    """Those of `FONTS` that are here; the first is matplotlib's own."""
+    here = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in here]
+
+
 @contextmanager
 def style() -> Iterator[RcParams]:
     """Use the look inside a `with` block, without a display; the settings may be changed there."""
@@ -26,6 +42,7 @@ def style() -> Iterator[RcParams]:
     settings = {
         "axes.grid": True, "axes.axisbelow": True, "grid.color": GREY, "grid.alpha": 0.3, "grid.linewidth": 0.6,
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "font.size": 10,
+        "font.family": fonts(), "pdf.fonttype": 42,
         "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 10,
         "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "svg.fonttype": "path", "svg.hashsalt": "dnas",
         "axes.prop_cycle": cycler(color=list(SERIES)), "image.cmap": PROBABILITY, "figure.max_open_warning": 0,

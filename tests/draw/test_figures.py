@@ -104,13 +104,13 @@ def test_maps_distances_channels_and_plane_are_drawn(tmp_path: Path) -> None:
     figure = draw_channels([use], pids, camids)
     assert [bar.get_height() for bar in figure.axes[0].patches] == [1.0, 0.5, 0.0]
     save(figure, tmp_path / "channels.svg")
-    save(draw_distances(rng.random(50), 1 + rng.random(50), "cosine"), tmp_path / "distances.svg")
+    save(draw_distances(rng.random(50), 1 + rng.random(50), "cosine"), tmp_path / "distances.pdf")
     figure = draw_plane(rng.random((4, 2)), pids, camids, "PCA")
     save(figure, tmp_path / "plane.svg")
     for file in tmp_path.iterdir():
         assert file.stat().st_size > 1000
-    with pytest.raises(UserError, match=r"cannot draw '\.pdf', allowed: \.svg, \.png"):
-        save(figure, tmp_path / "x.pdf")
+    with pytest.raises(UserError, match=r"cannot draw '\.jpg', allowed: \.svg, \.png, \.pdf"):
+        save(figure, tmp_path / "x.jpg")
 
 
 def test_svgs_of_one_page_do_not_share_ids() -> None:
@@ -141,3 +141,17 @@ def test_svgs_of_one_page_do_not_share_ids() -> None:
 def test_blending() -> None:
     assert (blend(PAPER, BLUE, 0), blend(PAPER, BLUE, 1), blend("#000000", "#0000FF", 0.5)) == (PAPER, BLUE, "#000080")
     assert blend(RED, RED, 0.3) == RED
+
+
+def test_letters_come_from_any_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from dnas.draw.style import fonts
+
+    there = [SimpleNamespace(name=name) for name in ("Noto Sans CJK JP", "DejaVu Sans", "Comic")]
+    monkeypatch.setattr("matplotlib.font_manager.fontManager", SimpleNamespace(ttflist=there))
+    fonts.cache_clear()
+    assert fonts() == ["DejaVu Sans", "Noto Sans CJK JP"]
+    monkeypatch.undo()
+    fonts.cache_clear()
+    assert fonts()[0] == "DejaVu Sans"

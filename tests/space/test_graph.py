@@ -81,7 +81,7 @@ def test_open_cells_have_every_edge() -> None:
     assert len(keys) == 2 + 3 + 4 + 5
 
 
-@pytest.mark.parametrize("ending", [".svg", ".png", ".dot"])
+@pytest.mark.parametrize("ending", [".svg", ".png", ".pdf", ".dot"])
 @pytest.mark.parametrize("dot", [True, False])
 def test_drawing(ending: str, dot: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not dot:
@@ -89,13 +89,13 @@ def test_drawing(ending: str, dot: bool, tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / f"net{ending}"
     draw_graph(graph(fill(SPACE.spec, CHOICES), SPACE.input), "a <b> & \\N title", file)
     start = file.read_bytes()[:1000]
-    assert {".svg": b"<?xml", ".png": b"\x89PNG", ".dot": b"digraph"}[ending] in start
+    assert {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF", ".dot": b"digraph"}[ending] in start
     assert file.stat().st_size > 1000
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot draw '\.pdf', allowed: \.svg, \.png, \.dot"):
-        draw_graph(graph(fill(SPACE.spec, CHOICES), SPACE.input), "x", tmp_path / "net.pdf")
+    with pytest.raises(UserError, match=r"cannot draw '\.jpg', allowed: \.svg, \.png, \.pdf, \.dot"):
+        draw_graph(graph(fill(SPACE.spec, CHOICES), SPACE.input), "x", tmp_path / "net.jpg")
 
 
 def test_equal_blocks_are_folded_with_their_count() -> None:
@@ -205,7 +205,7 @@ def test_show_two_and_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for words, message in (
         ([*files[:2], "--open"], "show: --open is for one search"),
         ([files[2], "--open"], "without.json: search: logits: found none for the decisions"),
-        ([files[0], "-o", "net.pdf"], "cannot draw '.pdf', allowed: .svg, .png, .dot, .graphml, .json"),
+        ([files[0], "-o", "net.jpg"], "cannot draw '.jpg', allowed: .svg, .png, .pdf, .dot, .graphml, .json"),
     ):
         assert main(["show", *words]) == 2
         assert message in capsys.readouterr().err
