@@ -69,10 +69,8 @@ def picture_of(network: Graph[int], title: str, kind: str) -> bytes:
             dot.attr("graph", dpi="110")
         found: bytes = dot.pipe(format=kind)
         return found
-    shown = {
-        node: (*([printable(data["key"])] if data["key"] else []), *look.lines)
-        for (node, data), look in zip(network.nodes(data=True), looks.values(), strict=True)
-    }
+    keys = {node: network.nodes[node]["key"] for node in looks}
+    shown = {node: (*([printable(keys[node])] if keys[node] else []), *look.lines) for node, look in looks.items()}
     widths = {(a, b): 0.8 * _line_width(data) for a, b, data in network.edges(data=True)}
     return draw_plain(network, looks, shown, widths, _title(title), kind)
 

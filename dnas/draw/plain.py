@@ -49,7 +49,7 @@ def draw_plain(
             layout = lay_out(network, {node: _size(text, measure) for node, text in lines.items()})
         sizes = {node: _size(text, measure) for node, text in lines.items()}
         head = TITLE * 1.35 / 72 * len(title) + 0.1
-        wide = max(layout.size[0], *(_width(line, TITLE, measure) for line in title)) + 2 * MARGIN
+        wide = max([layout.size[0], *(_width(line, TITLE, measure) for line in title)]) + 2 * MARGIN
         high = layout.size[1] + head + 2 * MARGIN
         figure = plt.figure(figsize=(wide, high))
         axes = figure.add_axes((0, 0, 1, 1))

@@ -21,9 +21,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 FONTS = (
-    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Hiragino Sans", "PingFang SC", "Yu Gothic",
-    "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari",
-    "Arial Unicode MS", "Symbola",
+    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Hiragino Sans", "PingFang SC",
+    "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Noto Sans", "Noto Sans Arabic",
+    "Noto Sans Devanagari", "Arial Unicode MS", "Symbola",
 )  # fmt: skip
 """Tried for every letter in this order, as far as they are installed: names of people and places are in any script."""
 
