@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import Tensor
 
 from dnas.data.images import Images
-from dnas.data.layouts import load_data
 from dnas.data.protocol import Cameras
 from dnas.data.splits import Split, check_matches, together
 from dnas.errors import UserError, check_range
@@ -82,13 +81,7 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     flip_average = stored.flip_average if config.flip_average is None else config.flip_average
     if config.rerank and distance != "cosine":
         raise UserError(f"rerank: found with distance {distance}, allowed with: cosine")
-    data = load_data(
-        config.data or stored.data,
-        None if config.data else stored.test_on,
-        for_training=False,
-        on_bad_image=stored.input.on_bad_image,
-        cameras=config.cameras or stored.cameras,
-    )
+    data = run.data(config.data, cameras=config.cameras)
     check_matches(data.query, data.gallery, "query and gallery")
     queries = len(data.query)
     images = run.decode(together(data.query, data.gallery))

@@ -8,12 +8,15 @@ from pathlib import Path
 from torch import Tensor
 
 from dnas.data.images import Images, decode
-from dnas.data.splits import Split
+from dnas.data.layouts import load_data
+from dnas.data.protocol import Cameras
+from dnas.data.splits import ReIDData, Split
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.device import Device, pick_device
 from dnas.run.folder import RunFolder
+from dnas.run.paths import check_there
 from retrain.config import RetrainConfig
 from retrain.models import Model, pick_model, stored_config
 
@@ -26,6 +29,40 @@ class TrainedRun:
     config: RetrainConfig
     model: Model
     network: ReIDNet
+
+    def data(self, root: str | None = None, tested: bool = True, cameras: Cameras | None = None) -> ReIDData:
+        """The run's own data set, wherever it is now, or another one.
+
+        Args:
+            root: another data set; the run's own without.
+            tested: whether query and gallery are needed.
+            cameras: see `dnas.data.layouts.load_data`; as the run was measured without.
+
+        Raises:
+            UserError: its own is not there any more, or is not what it was.
+        """
+        config = self.config
+        if root is None:
+            check_there(config.data, self.folder.bases)
+        found = load_data(
+            root or config.data,
+            None if root else config.test_on,
+            for_training=False,
+            tested=tested,
+            on_bad_image=config.input.on_bad_image,
+            cameras=cameras or config.cameras,
+        )
+        if root is None and not self.trained_on(found):
+            raise UserError(
+                f"{self.folder.path}: {config.data} is not the data set that the run was trained on (data.json);"
+                " if it is meant, say so: --data ROOT"
+            )
+        return found
+
+    def trained_on(self, data: ReIDData) -> bool:
+        """Whether these are the images that the run was trained (and tested) on: the fingerprint decides."""
+        before = self.folder.json("data.json")
+        return isinstance(before, dict) and before.get("sha256") == data.fingerprint()["sha256"]
 
     def decode(self, split: Split) -> Images:
         """The images of a split at the network's input size."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dnas.data.images import Images, normalise
-from dnas.data.layouts import load_data
 from dnas.data.splits import ReIDData, check_matches, together
 from dnas.draw.attention import ChannelUse, Maps, draw_channels, draw_maps
 from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, draw_ranked
@@ -51,14 +50,7 @@ class Look:
         self, path: str | Path, data: str | None = None, device: Device = "auto", space: str | None = None
     ) -> None:
         self.run: TrainedRun = load(path, device, space)
-        config = self.run.config
-        self.data: ReIDData = load_data(
-            data or config.data,
-            None if data else config.test_on,
-            for_training=False,
-            on_bad_image=config.input.on_bad_image,
-            cameras=config.cameras,
-        )
+        self.data: ReIDData = self.run.data(data)
         check_matches(self.data.query, self.data.gallery, "query and gallery")
         self.queries = len(self.data.query)
 

@@ -15,6 +15,7 @@ from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.vit import TransformerStage
 from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
+from dnas.run.paths import with_paths
 from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
 from dnas.space.spec import Space, Spec, decisions, fill, image
@@ -123,6 +124,7 @@ def stored_config(folder: RunFolder, space: str | None = None) -> RetrainConfig:
     """
     config = from_plain(RetrainConfig, folder.config(), str(folder.config_file))
     genotype = str(folder.genotype_file) if config.genotype is not None else None
+    config = with_paths(config, folder.bases)
     return replace(config, out=str(folder.path), genotype=genotype, space=space)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.table import Table
 
 from dnas.data.images import Images
-from dnas.data.layouts import load_data
 from dnas.data.splits import hold_out, together
 from dnas.eval.information import probe
 from dnas.loss.ibb import default_beta
@@ -33,18 +32,11 @@ def probe_run(
         run held identities out) and test (query and gallery together).
     """
     run = load(path, device, space)
-    config = run.config
-    found = load_data(
-        data or config.data,
-        None if data else config.test_on,
-        for_training=False,
-        tested=False,
-        on_bad_image=config.input.on_bad_image,
-        cameras=config.cameras,
-    )
+    config, found = run.config, run.data(data, tested=False)
     sets: dict[str, Images] = {}
     if len(found.train):
-        rest, held = (found.train, None) if data else hold_out(found.train, config.holdout, config.seed)
+        own = run.trained_on(found)
+        rest, held = hold_out(found.train, config.holdout, config.seed) if own else (found.train, None)
         sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
     if len(found.query) or len(found.gallery):
         sets["test"] = run.decode(together(found.query, found.gallery))

@@ -26,6 +26,7 @@ from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
 from dnas.run.files import load_tensors, read_json
 from dnas.run.folder import INHERITED, RunFolder
+from dnas.run.paths import with_paths
 from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import HELD_OUT, EpochProgress, console
 from dnas.run.schedules import geometric
@@ -250,7 +251,7 @@ def resume(path: str | Path, space: str | None = None, changed: RetrainConfig | 
     folder = RunFolder.open(path)
     config = stored_config(folder, space)
     if changed is not None:
-        config = replace(changed, out=config.out, genotype=config.genotype, space=space)
+        config = replace(with_paths(changed, folder.bases), out=config.out, genotype=config.genotype, space=space)
     fresh = not checkpoints(folder.path / "checkpoints")
     state = Retraining(replace(config, device=distributed.start(config.device)), fresh)
     with folder.locked():

@@ -22,6 +22,10 @@ FIXED = (
 """What the state of a run was made with: resuming with other values would ignore them, or not fit."""
 
 
+MOVED = ("data", "test_on")
+"""What may lie elsewhere when a run goes on."""
+
+
 def _config(verb: str) -> Any:
     from dnas.search.config import SearchConfig
     from retrain.config import RetrainConfig
@@ -77,6 +81,7 @@ def resume(verb: str, words: Sequence[str]) -> None:
     """
     from dnas.run.config import from_plain
     from dnas.run.folder import RunFolder
+    from dnas.run.paths import check_there, with_paths
     from dnas.search.loop import resume as resume_search
     from retrain.train import resume as resume_retraining
     from search_spaces import load_space, named_space
@@ -89,6 +94,7 @@ def resume(verb: str, words: Sequence[str]) -> None:
         raise UserError(f"{folder.path}: cannot {verb} on, this is a {folder.verb()}")
     before = from_plain(_config(verb), folder.config(), str(folder.config_file))
     config, changed = _changed(verb, before, words)
+    check_there(with_paths(config, folder.bases).data, folder.bases)
     space = _typed_space(words)[-1] if _typed_space(words) else None
     if verb == "retrain":
         resume_retraining(folder.path, space, config if changed else None)
@@ -98,27 +104,35 @@ def resume(verb: str, words: Sequence[str]) -> None:
 
 
 def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
-    """The settings to go on with, and whether they are other ones than before."""
+    """The settings to go on with, and whether they are other ones than before.
+
+    `--data` and `--test_on` say where the run's own data lie now: their fingerprint decides whether they are that.
+    """
     from dnas.run.config import flat
 
     stored = asdict(before)
     check_config_files(verb, words)
-    namespace = parser(verb, flat(stored)).parse_args([*words, f"--data={before.data}", f"--out={before.out}"])
     typed_words = [word.split("=")[0] for word in words]
-    if named := [name for name in ("--data", "--out") if name in typed_words]:
-        raise UserError(f"{named[0]}: not with --resume, a run goes on with its own")
+    if "--out" in typed_words:
+        raise UserError("--out: not with --resume, a run goes on in its own folder")
+    own = [] if "--data" in typed_words else [f"--data={before.data}"]
+    namespace = parser(verb, flat(stored)).parse_args([*words, *own, f"--out={before.out}"])
+    for key in MOVED:
+        if f"--{key}" in typed_words:  # from wherever the run is looked at later
+            namespace[key] = ",".join(str(Path(part).absolute()) for part in namespace[key].split(","))
     now = typed(_config(verb), parser(verb).instantiate(namespace))
     differing = {
         key: (old, new)
         for (key, old), new in zip(flat(stored).items(), flat(asdict(now)).values(), strict=True)
         if old != new and not (key == "space" and _typed_space(words))
     }
+    moved = [key for key in MOVED if key in differing and f"--{key}" in typed_words and differing.pop(key)]
     said = "; ".join(f"{key}: the run has {old}, found {new}" for key, (old, new) in differing.items())
     if fixed := [key for key in differing if key.startswith(FIXED)]:
         raise UserError(f"--resume: {said}; in a run that goes on {', '.join(fixed)} cannot be changed")
     if differing and not namespace.force:
         raise UserError(f"--resume: {said} (--force goes on with the new settings)")
-    return (now if differing else before), bool(differing)
+    return (now if differing or moved else before), bool(differing or moved)
 
 
 def _typed_space(words: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ from dnas.run import distributed
 from dnas.run.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from dnas.run.files import read_json, read_yaml, save_tensors, write_json, write_text
 from dnas.run.live import Live
+from dnas.run.paths import bases, started_in
 from dnas.run.position import Position
 from dnas.run.progress import errors
 from dnas.version import own_version
@@ -67,14 +68,13 @@ class RunFolder:
             raise UserError(
                 f"out: {run.path} holds a run already; choose another folder, or continue it with --resume {run.path}"
             )
-        assert is_dataclass(config)
-        assert not isinstance(config, type)
+        settings = as_yaml(config)
         try:
-            write_json(run.path / "env.json", {"verb": verb, **environment()})
+            write_json(run.path / "env.json", {"verb": verb, **environment(), "started_in": started_in(run.path)})
             write_json(run.path / "data.json", data)
             for name, content in copies.items():
                 write_json(run.path / name, content)
-            write_text(run.config_file, yaml.safe_dump(asdict(config), sort_keys=False))  # last: now it is a run
+            write_text(run.config_file, settings)  # last: now it is a run
         except OSError as error:
             raise UserError(f"out: {run.path} cannot be written ({error.strerror})") from error
         return run
@@ -94,11 +94,14 @@ class RunFolder:
 
     def reconfigure(self, config: object) -> None:
         """Go on with other settings: the old ones stay beside the new ones, as config.yaml.1, .2, ..."""
-        assert is_dataclass(config)
-        assert not isinstance(config, type)
         number = 1 + sum(1 for _ in self.path.glob("config.yaml.*"))
         write_text(self.path / f"config.yaml.{number}", self.config_file.read_text())
-        write_text(self.config_file, yaml.safe_dump(asdict(config), sort_keys=False))
+        write_text(self.config_file, as_yaml(config))
+
+    @property
+    def bases(self) -> list[Path]:
+        """Folders from which the files are looked up that its settings name."""
+        return bases(self.path, self.json("env.json").get("started_in"))
 
     @property
     def config_file(self) -> Path:
@@ -227,6 +230,19 @@ class RunFolder:
             if changed is not None:
                 self.reconfigure(changed)
         distributed.wait_for_all()
+
+
+def as_yaml(config: object) -> str:
+    """The settings of a dataclass, paths as text."""
+    assert is_dataclass(config)
+    assert not isinstance(config, type)
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 def environment() -> dict[str, object]:

@@ -28,6 +28,7 @@ from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
 from dnas.run.files import read_json, void
 from dnas.run.folder import RunFolder
+from dnas.run.paths import with_paths
 from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import HELD_OUT, EpochProgress, console
 from dnas.run.schedules import geometric
@@ -305,6 +306,7 @@ def resume(config: SearchConfig, space: Space, changed: bool = False) -> RunFold
     wanted = config if changed else None
     config = replace(config, device=distributed.start(config.device))
     folder = RunFolder.open(config.out)
+    config = with_paths(config, folder.bases)
     if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
         config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
     if checkpoints(folder.path / "checkpoints"):
