@@ -69,7 +69,7 @@ class RetrainConfig:
         test: evaluate on query and gallery at the end; false while settings are still being chosen.
         distance: cosine of the embeddings, or euclidean.
         flip_average: embed every image and its mirror image, and take the mean.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
 
     data: str

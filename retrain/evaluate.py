@@ -43,7 +43,7 @@ class EvalConfig:
         k2: neighbours that are averaged (re-ranking).
         weight: of the original distance (re-ranking).
         chunk: queries at a time: memory is a few times chunk x gallery x 4 bytes.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
         space: the space of the network, if it is a file of your own.
         json: print the numbers as one line of JSON, last.
         output: file to write the same JSON to.

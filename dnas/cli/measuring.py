@@ -93,7 +93,7 @@ def evaluate(namespace: Namespace, words: Sequence[str]) -> None:
 def latency_parser() -> Parser:
     found = Parser(prog="dnas latency", description=LATENCY)
     found.add_argument("--space", type=str, required=True, help="name of a search space, or a Python file")
-    add_device(found, "auto, cpu, cuda or mps: the one to serve on")
+    add_device(found, "auto, cpu, cuda, cuda:N or mps: the one to serve on")
     found.add_argument("--height", type=int, default=0, help="of the images, in pixels (0: the space's)")
     found.add_argument("--width", type=int, default=0, help="of the images, in pixels (0: the space's)")
     found.add_argument("--batch", type=int, default=1, help="images at a time")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -15,6 +16,22 @@ T = TypeVar("T")
 
 class Parser(ArgumentParser):
     """Says what is wrong in one line."""
+
+    def parse_args(self, args: Sequence[str] | None = None, **more: Any) -> Namespace:  # type: ignore[override]
+        """`none` is taken where null is, as the help says it, if it is not a word of its own there."""
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words):
+            key, *value = word.split("=", 1)
+            if value == ["none"] and self._takes_null(key):
+                words[place] = f"{key}=null"
+            elif word == "none" and place and self._takes_null(words[place - 1]):
+                words[place] = "null"
+        return super().parse_args(words, **more)
+
+    def _takes_null(self, option: str) -> bool:
+        kind = getattr(self._option_string_actions.get(option), "_typehint", None)
+        options = get_args(kind)
+        return type(None) in options and not any("none" in get_args(option) for option in options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(" ".join(message.split()))
@@ -49,7 +66,7 @@ def add_space(parser: Parser) -> None:
     parser.add_argument("--space", type=str, default=None, help="the space of the network, if it is a file of your own")
 
 
-def add_device(parser: Parser, help: str = "auto, cpu, cuda or mps") -> None:
+def add_device(parser: Parser, help: str = "auto, cpu, cuda, cuda:N or mps") -> None:
     from dnas.run.device import Device
 
     parser.add_argument("--device", type=Device, default="auto", help=help)

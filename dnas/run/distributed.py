@@ -59,6 +59,8 @@ def start(device: Device) -> Device:
     needed = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     if absent := [name for name in needed if not os.environ.get(name)]:
         raise UserError(f"WORLD_SIZE is set and {absent[0]} is not: start several processes with torchrun, or unset it")
+    if device.startswith("cuda:"):
+        raise UserError(f"device: found '{device}' with several processes, allowed: cuda; each takes a GPU of its own")
     local = int(os.environ["LOCAL_RANK"])
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_gpu:

@@ -74,7 +74,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 _PlainLoader.add_implicit_resolver(  # as YAML 1.2 has it: 1.1 wants a dot and a sign, 1.0e-4
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+"), list("-+.0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 

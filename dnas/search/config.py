@@ -142,7 +142,7 @@ class SearchConfig:
         seed: of everything random.
         holdout: share of the training identities that decisions are made on.
         eval_every: epochs between looks at the held-out identities with the derived network (0: at the end only).
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
 
     data: str
