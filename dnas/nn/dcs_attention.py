@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dnas.nn.non_local import NonLocal, NonLocalModule
-from dnas.run.distributed import rand_like
+from dnas.run.noise import rand_like
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder

@@ -185,15 +185,6 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
-def rand_like(tensor: Tensor) -> Tensor:
-    """Uniform numbers for (B, ...): the own rows of those that one process would draw for the global batch."""
-    dtype = (
-        tensor.dtype if tensor.dtype == torch.float64 else torch.float32
-    )  # half precision is too coarse near 0 and 1
-    count = len(tensor) * world()
-    return torch.rand(count, *tensor.shape[1:], dtype=dtype, device=tensor.device)[own(count)]
-
-
 def batch_norm(
     input: Tensor,
     mean_C: Tensor,
