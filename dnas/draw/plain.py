@@ -43,8 +43,8 @@ def draw_plain(
         layout = lay_out(network, {node: _size(text, measure) for node, text in lines.items()})
         if layout.folded:  # what comes from another column is written into the box
             told: dict[int, list[int]] = {}
-            for tail, head in layout.folded:
-                told.setdefault(head, []).append(tail)
+            for tail, node in layout.folded:
+                told.setdefault(node, []).append(tail)
             lines = {node: [*text, *_sources(network, node, told.get(node, ()))] for node, text in lines.items()}
             layout = lay_out(network, {node: _size(text, measure) for node, text in lines.items()})
         sizes = {node: _size(text, measure) for node, text in lines.items()}
