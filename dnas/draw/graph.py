@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import graphviz
 import networkx as nx
 
-from dnas.draw.plain import draw_plain
+from dnas.draw.plain import NodeLook, draw_plain
 from dnas.draw.style import BLUE, GREY, INK, ORANGE, PAPER, RED, SKY, blend
 from dnas.errors import UserError, printable
 from dnas.run.files import replace_file, void, write_text
@@ -27,17 +26,6 @@ NEUTRAL = "#EEEEEE"
 OPEN = "#DCEAF5"
 DEEPEST = 0.6
 """How much blue the node with the largest share of the MACs has; text on it stays readable."""
-
-
-@dataclass(frozen=True)
-class NodeLook:
-    """How a node is drawn."""
-
-    lines: tuple[str, ...]
-    fill: str
-    border: str
-    thick: bool
-    round: bool
 
 
 def draw_graph(network: Graph[int], title: str, file: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import RendererAgg
@@ -18,12 +19,20 @@ from dnas.draw.style import BLUE, INK, SKY, style
 from dnas.errors import printable
 from dnas.space.graph import Graph
 
-if TYPE_CHECKING:
-    from dnas.draw.graph import NodeLook
-
 FONT, TITLE, PAD, MARGIN = 7.0, 10.0, 0.05, 0.2
 """Points of the text, and inches around text and page."""
 LINE = FONT * 1.25 / 72
+
+
+@dataclass(frozen=True)
+class NodeLook:
+    """How a node is drawn."""
+
+    lines: tuple[str, ...]
+    fill: str
+    border: str
+    thick: bool
+    round: bool
 
 
 def draw_plain(
