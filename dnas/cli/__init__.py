@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from dnas.cli import data, doctor, drawing, measuring, reporting, serving, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
+from dnas.cli.terminal import print_anything
 from dnas.errors import UserError, printable
 from dnas.run.progress import errors
 from dnas.run.recipes import with_files
@@ -51,6 +52,7 @@ def _run(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. The exit code is 0, 2 for bad input, 3 for a lost rank, 130 when interrupted (143 by SIGTERM)."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    print_anything()
     try:
         _run(arguments)
     except UserError as error:

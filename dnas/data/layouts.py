@@ -112,7 +112,7 @@ def _read_list(root: Path, name: str, folder: str, first: int) -> Iterator[tuple
     file = root / name
     if not file.is_file():
         raise UserError(f"data: {file}: no such file; expected list_train, list_val, list_query and list_gallery .txt")
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_text("utf-8", "surrogateescape").splitlines(), start=1):
         words = line.split()
         parts = Path(words[0]).stem.split("_") if len(words) == 2 else []
         if len(parts) < 3 or not (words[1].isdigit() and parts[2].isdigit()):

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from dnas.draw.glyphs import missing_glyphs
 from dnas.draw.style import INK, style
 from dnas.errors import UserError
 from dnas.run.files import replace_file
@@ -30,14 +31,14 @@ def check_format(file: Path) -> None:
 def save(figure: Figure, file: Path) -> None:
     """Write a figure as .svg, .png or .pdf, and forget it."""
     check_format(file)
-    with style():
+    with style(), missing_glyphs():
         replace_file(file, lambda stream: figure.savefig(stream, format=file.suffix[1:]))
     plt.close(figure)
 
 
 def as_svg(figure: Figure, name: str) -> str:
     """A figure as an <svg> element with ids of its own; its ink is the colour of the text around it. Forgets it."""
-    with style() as settings:
+    with style() as settings, missing_glyphs():
         settings["svg.hashsalt"] = name  # two figures of one page must not share ids
         settings["svg.fonttype"] = "none"  # text stays text: small, and can be searched
         stream = io.StringIO()
@@ -61,7 +62,7 @@ def svg_element(text: str, name: str) -> str:
 def as_png(figure: Figure) -> str:
     """A figure as the data address of a PNG, for pictures with photographs in them. Forgets it."""
     stream = io.BytesIO()
-    with style():
+    with style(), missing_glyphs():
         figure.savefig(stream, format="png", dpi=110)
     plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

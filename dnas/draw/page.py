@@ -103,10 +103,10 @@ class Report:
 def render(report: Report) -> str:
     """The HTML of a report."""
     here = files("dnas.draw")
-    script = (here / "report.js").read_text()
+    script = (here / "report.js").read_text("utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = template.from_string((here / "report.html").read_text())
+    page = template.from_string((here / "report.html").read_text("utf-8"))
     return page.render(report=report, script=script, script_hash=digest)
 
 

@@ -95,7 +95,7 @@ class RunFolder:
     def reconfigure(self, config: object) -> None:
         """Go on with other settings: the old ones stay beside the new ones, as config.yaml.1, .2, ..."""
         number = 1 + sum(1 for _ in self.path.glob("config.yaml.*"))
-        write_text(self.path / f"config.yaml.{number}", self.config_file.read_text())
+        write_text(self.path / f"config.yaml.{number}", self.config_file.read_text("utf-8"))
         write_text(self.config_file, as_yaml(config))
 
     @property
@@ -130,7 +130,7 @@ class RunFolder:
     def log(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
         """Append one epoch to metrics.jsonl and timing.jsonl (both carry the epoch), and to the events for watching."""
         for name, row in (("metrics.jsonl", metrics), ("timing.jsonl", {"epoch": metrics["epoch"], **timing})):
-            with (self.path / name).open("a") as stream:
+            with (self.path / name).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         self.live.epoch(metrics, timing)
 
@@ -140,7 +140,7 @@ class RunFolder:
         if not file.exists():
             return []
         found = []
-        for line in file.read_text(errors="replace").splitlines():
+        for line in file.read_text("utf-8", "replace").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:

@@ -46,7 +46,7 @@ class EpochProgress:
         self.bar = _bar(TextColumn("{task.fields[news]}"))
         self.task = self.bar.add_task(title, total=epochs, completed=done, news="")
         self.title, self.epochs, self.log = title, epochs, log
-        before = log.read_text(errors="replace") if done and log.exists() else ""
+        before = log.read_text("utf-8", "replace") if done and log.exists() else ""
         self.best = max((float(found) for found in BEST.findall(before)), default=-math.inf)
 
     def __enter__(self) -> EpochProgress:
@@ -71,7 +71,7 @@ class EpochProgress:
         self._write(f"{self.title}: {text}", show=True)
 
     def _write(self, line: str, show: bool) -> None:
-        with self.log.open("a") as stream:
+        with self.log.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
         if show:
             console.print(line, markup=False)

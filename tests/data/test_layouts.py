@@ -263,6 +263,32 @@ def turned(orientation: int) -> bytes:
     return exif.tobytes()
 
 
+def test_any_ending_of_an_image_and_what_is_left_out(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Endings in capitals, .gif and .jfif are images; systems' own files are not spoken of, others are counted."""
+    names = ("0001_c1s1_1_0.JPG", "0001_c2s1_2_0.gif", "0002_c1s1_1_0.JFIF", "0002_c2s1_2_0.Jpeg", "0002_c3s1_2_0.PNG")
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        for name in names if folder == "bounding_box_train" else ("0009_c1s1_1_0.bmp",):
+            picture = write(f"{folder}/{Path(name).stem}.png")
+            kind = {".gif": "GIF", ".png": "PNG", ".bmp": "BMP"}.get(Path(name).suffix.lower(), "JPEG")
+            Image.open(picture).save(picture, kind)
+            picture.rename(picture.with_name(name))
+    write("bounding_box_test/0009_c2s1_2_0.png")
+    train = tmp_path / "bounding_box_train"
+    for name in ("._0001_c1s1_1_0.JPG", "Thumbs.db", ".DS_Store"):
+        (train / name).write_bytes(b"not an image")
+    assert [file.name for file in load_data(tmp_path).train.files] == sorted(names)
+    assert capsys.readouterr().err == ""
+    for name in ("a.heic", "notes.txt"):
+        (train / name).write_bytes(b"")
+    load_data(tmp_path)
+    said = "2 files that are not called like images: bounding_box_train/a.heic, bounding_box_train/notes.txt"
+    assert capsys.readouterr().err == f"dnas: left out {said}\n"
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "remark: files left out, not called like images: 2 (bounding_box_train/a.heic" in capsys.readouterr().out
+
+
 def test_published_sets_are_recognised(tmp_path: Path) -> None:
     for name, known in PUBLISHED.items():
         splits = [
