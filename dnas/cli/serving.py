@@ -1,18 +1,22 @@
-"""`dnas export` and `dnas embed`: a trained network out of the lab."""
+"""`dnas export`, `embed`, `index`, `find` and `gallery`: a trained network out of the lab."""
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from dnas.cli.parser import Parser, Verb, first_line, typed
+from dnas.errors import UserError
 from dnas.run.progress import console
 
 EXPORT = "Write a trained network as one file that runs without this program, and check that it computes the same."
 IMAGES = 'files, folders (searched below), CSV manifests with a column path; "-": paths on standard input'
+WHERE = "conditions: COLUMN=VALUE (or !=, <, <=, >, >=), all of which hold; quote those with < or >"
 NAMED = "take identity and camera from file names such as 0001_c1s1_000151_00.jpg"
 
 
@@ -75,4 +79,101 @@ def add_network_and_images(parser: Parser) -> None:
     parser.add_argument("images", type=str, nargs="+", help=IMAGES)
 
 
-VERBS = {"export": Verb(EXPORT, export_parser, export), "embed": Verb(EMBED, embed_parser, embed)}
+INDEX = "Fill a gallery with the vectors of pictures, or add to it."
+
+
+def index_parser() -> Parser:
+    from dnas.serve.indexing import IndexConfig
+
+    found = Parser(prog="dnas index", description=INDEX)
+    add_network_and_images(found)
+    found.add_argument("-o", "--output", type=str, default="gallery", help="folder of the gallery")
+    found.add_argument("--named", action="store_true", help=NAMED)
+    found.add_class_arguments(IndexConfig, skip={"network", "images", "output", "named"})
+    return found
+
+
+def index(namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.serve.indexing import IndexConfig
+    from dnas.serve.indexing import index as fill
+
+    config = typed(IndexConfig, namespace)
+    done = fill(config)
+    console.print(f"{config.output}: added {done.added:,} pictures, {done.size:,} in it", markup=False)
+    if built := done.built:
+        cells = len(built.centroids)
+        console.print(
+            f"built an approximate index: {cells:,} cells, {built.probes} looked at, recall at 10 {built.recall:.2%}"
+        )
+
+
+FIND = "Find the pictures of a gallery that are most like some others."
+
+
+def find_parser() -> Parser:
+    from dnas.serve.find import FindConfig
+
+    found = Parser(prog="dnas find", description=FIND)
+    found.add_argument("gallery", type=str, help="folder of a gallery")
+    found.add_argument("images", type=str, nargs="+", help=f"the queries: {IMAGES}")
+    found.add_argument("-o", "--output", type=str, default=None, help="file to write: .html, .csv or .json")
+    found.add_argument("-k", type=int, default=10, help="pictures to find for each query")
+    found.add_argument("--where", type=str, nargs="+", default=None, help=WHERE)
+    found.add_argument("--rerank", action="store_true", help="put the nearest 200 in order by re-ranking")
+    found.add_class_arguments(FindConfig, skip={"gallery", "images", "output", "k", "where", "rerank"})
+    return found
+
+
+def find(namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.serve.find import FindConfig, table
+    from dnas.serve.find import find as search
+
+    config = typed(FindConfig, namespace)
+    found = search(config)
+    if config.output is None:
+        console.print(table(found), markup=False)
+    else:
+        console.print(f"wrote {config.output}: {len(found.queries):,} queries in {found.size:,} pictures", markup=False)
+
+
+GALLERY = "List what is in a gallery, or remove pictures from it."
+
+
+def gallery_parser() -> Parser:
+    found = Parser(prog="dnas gallery", description=GALLERY)
+    actions = found.add_subcommands(dest="action")
+    for name, text in (("list", "print its pictures as CSV"), ("remove", "remove pictures; nothing is left of them")):
+        action = Parser(description=text)
+        action.add_argument("gallery", type=str, help="folder of a gallery")
+        action.add_argument("--where", type=str, nargs="+", default=None, help=WHERE)
+        actions.add_subcommand(name, action, help=text)
+    return found
+
+
+def gallery(namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.serve.store import Store
+
+    config = namespace[namespace.action]
+    store = Store(Path(config.gallery))
+    if namespace.action == "list":
+        names = store.columns()
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["path", *names])
+        for row in store.read(config.where or ()):
+            writer.writerow([row.path, *(row.columns.get(name, "") for name in names)])
+        return
+    if not config.where:
+        raise UserError("gallery remove: give --where CONDITION; to remove everything, delete the folder")
+    with store.writing():
+        ids = store.select(config.where)
+        store.remove(ids)
+    console.print(f"{config.gallery}: removed {len(ids):,} pictures, {len(store):,} left", markup=False)
+
+
+VERBS = {
+    "export": Verb(EXPORT, export_parser, export),
+    "embed": Verb(EMBED, embed_parser, embed),
+    "index": Verb(INDEX, index_parser, index),
+    "find": Verb(FIND, find_parser, find),
+    "gallery": Verb(GALLERY, gallery_parser, gallery),
+}

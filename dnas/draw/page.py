@@ -78,7 +78,37 @@ class Table:
     kind: str = "table"
 
 
-Item = Text | Code | Picture | Table
+@dataclass(frozen=True)
+class Hit:
+    """One photograph of a ranked list.
+
+    Args:
+        png: a data address of a PNG or JPEG; empty where the file is not there any more.
+        heading: the similarity, say.
+        verdict: above or below a threshold, in words.
+        good: how it is framed; none: no verdict.
+        details: names and values, shown when opened.
+    """
+
+    png: str
+    alt: str
+    heading: str
+    title: str
+    verdict: str = ""
+    good: bool | None = None
+    details: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Hits:
+    """A query and what was found for it, in order."""
+
+    query: Hit
+    found: Sequence[Hit]
+    kind: str = "hits"
+
+
+Item = Text | Code | Picture | Table | Hits
 
 
 @dataclass(frozen=True)

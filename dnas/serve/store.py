@@ -1,0 +1,321 @@
+"""A gallery on disk: one SQLite file of vectors and what is known about their pictures; no pictures in it.
+
+Every change is one transaction, so that after a kill the file is as before or after it. Deleted rows are overwritten.
+Shapes: N pictures, D embedding, K cells of the approximate index (`dnas.serve.nearest`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from dnas.errors import UserError
+from dnas.serve.interface import Interface, interface_of
+from dnas.serve.listing import Value, typed
+from dnas.serve.network import Vectors
+
+NAME = "gallery.sqlite"
+MARK = 0x444E4153
+"""SQLite's application id of our files."""
+TABLES = {
+    "about": "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "pictures": "CREATE TABLE pictures (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,"
+    " changed INTEGER NOT NULL, columns TEXT NOT NULL, vector BLOB NOT NULL)",
+    "cells": "CREATE TABLE cells (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL)",
+    "coarse": "CREATE TABLE coarse (id INTEGER PRIMARY KEY, centroids BLOB NOT NULL, probes INTEGER NOT NULL,"
+    " recall REAL NOT NULL, pictures INTEGER NOT NULL)",
+}
+CONDITION = re.compile(r"([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
+CHUNK = 4096
+"""Rows read at a time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture of a gallery: where it was, and its columns (identity, camera, time, anything)."""
+
+    path: str
+    columns: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Cells of the approximate index.
+
+    Args:
+        centroids: (K, D).
+        probes: cells that are looked at.
+        recall: share of the ten nearest that this finds, measured when it was built.
+        pictures: how many there were then.
+    """
+
+    centroids: Vectors
+    probes: int
+    recall: float
+    pictures: int
+
+
+class Store:
+    """The file of a gallery. `Store.create` makes one; `writing` is for one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / NAME
+        if not self.file.is_file():
+            raise UserError(f"{folder}: no gallery there (no {NAME}); make one with dnas index")
+        self.lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            self.base = sqlite3.connect(self.file, isolation_level=None, timeout=60, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise UserError(f"{self.file}: cannot be opened ({error})") from error
+        with self._reading():
+            for setting in ("trusted_schema = OFF", "cell_size_check = ON", "secure_delete = ON", "synchronous = FULL"):
+                self.base.execute(f"PRAGMA {setting}")
+            self._check()
+            about = dict(self.base.execute("SELECT key, value FROM about"))
+            self.interface = interface_of(json.loads(about["interface"]), f"{self.file}: interface")
+            self.network = str(about["network"])
+
+    @staticmethod
+    def create(folder: Path, interface: Interface, network: str) -> Store:
+        """A new, empty gallery; atomic, as all that follows.
+
+        Args:
+            network: where its network is, relative to the folder.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        base = sqlite3.connect(folder / NAME, isolation_level=None)
+        try:
+            base.execute("PRAGMA page_size = 8192")
+            base.execute("BEGIN IMMEDIATE")
+            for table in TABLES.values():
+                base.execute(table)
+            about = {"interface": json.dumps(interface.plain()), "network": network, "columns": "[]"}
+            base.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+            base.execute(f"PRAGMA application_id = {MARK}")
+            base.execute("COMMIT")
+        finally:
+            base.close()
+        return Store(folder)
+
+    def _check(self) -> None:
+        """Refuse what is not ours: another program's file, or one with code (triggers, views) in it."""
+        mark = self.base.execute("PRAGMA application_id").fetchone()[0]
+        found = dict(self.base.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+        if mark != MARK or found != TABLES:
+            raise UserError(f"{self.file}: not a gallery of this version")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError) as error:
+            busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+            reason = "another process is writing" if busy else f"damaged: {str(error)[:200] or type(error).__name__}"
+            raise UserError(f"{self.file}: {reason}") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """No other process writes while this lasts.
+
+        Raises:
+            UserError: one does.
+        """
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.folder}: another process is writing there") from None
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self.writing(), self._reading():
+            self.base.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.base
+            except BaseException:
+                self.base.execute("ROLLBACK")
+                raise
+            self.base.execute("COMMIT")
+
+    def __len__(self) -> int:
+        with self._reading():
+            return int(self.base.execute("SELECT count(*) FROM pictures").fetchone()[0])
+
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        with self._reading():
+            found = json.loads(self.base.execute("SELECT value FROM about WHERE key = 'columns'").fetchone()[0])
+            return [str(name) for name in found]
+
+    def stamps(self, paths: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Size and time of change of those that are in the gallery."""
+        found: dict[str, tuple[int, int]] = {}
+        with self._reading():
+            for start in range(0, len(paths), 500):
+                part = paths[start : start + 500]
+                marks = ",".join("?" * len(part))
+                rows = self.base.execute(f"SELECT path, size, changed FROM pictures WHERE path IN ({marks})", part)
+                found |= {path: (size, changed) for path, size, changed in rows}
+        return found
+
+    def add(
+        self,
+        rows: Sequence[Row],
+        stamps: Sequence[tuple[int, int]],
+        vectors: Vectors,
+        cells: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Add pictures, or replace those of the same path.
+
+        Args:
+            vectors: (N, D).
+            cells: (N) of the approximate index, if there is one.
+        """
+        known = dict.fromkeys([*self.columns(), *(name for row in rows for name in row.columns)])
+        blobs = np.ascontiguousarray(vectors, np.float32)
+        with self._transaction() as base:
+            base.executemany("DELETE FROM cells WHERE id = (SELECT id FROM pictures WHERE path = ?)", _paths(rows))
+            base.executemany("DELETE FROM pictures WHERE path = ?", _paths(rows))
+            first = 1 + int(base.execute("SELECT coalesce(max(id), 0) FROM pictures").fetchone()[0])
+            base.executemany(
+                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (first + k, row.path, *stamp, json.dumps({**row.columns}), blob.data)
+                    for k, (row, stamp, blob) in enumerate(zip(rows, stamps, blobs, strict=True))
+                ),
+            )
+            if cells is not None:
+                base.executemany("INSERT INTO cells VALUES (?, ?)", enumerate(cells.tolist(), start=first))
+            base.execute("UPDATE about SET value = ? WHERE key = 'columns'", (json.dumps([*known]),))
+
+    def remove(self, ids: NDArray[np.int64]) -> None:
+        """Remove pictures; what they held is overwritten in the file."""
+        numbers = [(int(number),) for number in ids]
+        with self._transaction() as base:
+            base.executemany("DELETE FROM cells WHERE id = ?", numbers)
+            base.executemany("DELETE FROM pictures WHERE id = ?", numbers)
+
+    def select(self, where: Sequence[str] = ()) -> NDArray[np.int64]:
+        """Ids, ascending, of the pictures that meet all conditions such as camera=3, time>=2024-05-01, path=a.jpg.
+
+        Raises:
+            UserError: not a condition, or of a column that is not there.
+        """
+        terms, values = ["1"], list[Any]()
+        known = ["path", *self.columns()]
+        for text in where:
+            match = CONDITION.fullmatch(text)
+            if not match or match[1] not in known:
+                raise UserError(f"where: found {text!r}, allowed: COLUMN=VALUE (or !=, <, <=, >, >=) with columns"
+                                f" {', '.join(known)}")  # fmt: skip
+            what = "path" if match[1] == "path" else "json_extract(columns, ?)"
+            values += [] if what == "path" else [f'$."{match[1]}"']
+            terms.append(f"{what} {'IS NOT' if match[2] == '!=' else match[2]} ?")
+            values.append(match[3] if what == "path" else typed(match[3]))
+        with self._reading():
+            found = self.base.execute(f"SELECT id FROM pictures WHERE {' AND '.join(terms)} ORDER BY id", values)
+            return np.fromiter((row[0] for row in found), np.int64)
+
+    def rows(self, ids: Sequence[int]) -> dict[int, Row]:
+        """The pictures of some ids; those that are there no longer are missing."""
+        found: dict[int, Row] = {}
+        with self._reading():
+            for number in ids:
+                query = "SELECT path, columns FROM pictures WHERE id = ?"
+                for path, columns in self.base.execute(query, (int(number),)):
+                    found[int(number)] = Row(str(path), dict(json.loads(columns)))
+        return found
+
+    def read(self, where: Sequence[str] = ()) -> Iterator[Row]:
+        """The pictures that meet all conditions, in the order in which they were added."""
+        ids = self.select(where)
+        for start in range(0, len(ids), CHUNK):
+            yield from self.rows(ids[start : start + CHUNK].tolist()).values()
+
+    def vectors(self, ids: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], Vectors]:
+        """Ids (N), ascending, and vectors (N, D) of all pictures, or of those of `ids`.
+
+        Raises:
+            UserError: something else than vectors of this network is there.
+        """
+        found_N = np.empty(len(self) if ids is None else len(ids), np.int64)
+        vectors_ND = np.empty((len(found_N), self.interface.embedding), np.float32)
+        with self._reading():
+            start = 0
+            for part in self._chunks(ids):
+                if start + len(part) > len(found_N):
+                    break  # added meanwhile by another process
+                found_N[start : start + len(part)] = [row[0] for row in part]
+                block = np.frombuffer(b"".join(row[1] for row in part), np.float32)
+                vectors_ND[start : start + len(part)] = block.reshape(len(part), -1)
+                start += len(part)
+            found_N, vectors_ND = found_N[:start], vectors_ND[:start]
+            lengths = np.linalg.norm(vectors_ND, axis=1)
+            wrong = ~np.isfinite(lengths)
+            if self.interface.distance == "cosine":
+                wrong |= np.abs(lengths - 1) > 1e-3
+            if wrong.any():
+                raise ValueError(f"{int(wrong.sum())} vectors are not of length 1")
+        return found_N, vectors_ND
+
+    def _chunks(self, ids: NDArray[np.int64] | None) -> Iterator[list[tuple[int, bytes]]]:
+        if ids is None:
+            cursor = self.base.execute("SELECT id, vector FROM pictures ORDER BY id")
+            while part := cursor.fetchmany(CHUNK):
+                yield part
+            return
+        for start in range(0, len(ids), 500):
+            numbers = ids[start : start + 500].tolist()
+            marks = ",".join("?" * len(numbers))
+            yield self.base.execute(
+                f"SELECT id, vector FROM pictures WHERE id IN ({marks}) ORDER BY id", numbers
+            ).fetchall()
+
+    def coarse(self) -> Coarse | None:
+        """The cells of the approximate index, if it has been built."""
+        with self._reading():
+            row = self.base.execute("SELECT centroids, probes, recall, pictures FROM coarse").fetchone()
+            if row is None:
+                return None
+            centroids = np.frombuffer(row[0], np.float32).reshape(-1, self.interface.embedding)
+            if not len(centroids) or not np.isfinite(centroids).all():
+                raise ValueError("its cells are no vectors")
+            return Coarse(centroids, int(row[1]), float(row[2]), int(row[3]))
+
+    def cells(self, ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The cell of every picture of `ids`."""
+        with self._reading():
+            found = np.array(self.base.execute("SELECT id, cell FROM cells ORDER BY id").fetchall(), np.int64)
+            if not len(found) or not np.isin(ids, found[:, 0]).all():
+                raise ValueError("pictures without a cell")
+            cells: NDArray[np.int64] = found[np.searchsorted(found[:, 0], ids), 1]
+            if cells.min() < 0 or cells.max() >= count:
+                raise ValueError("cells that are not there")
+            return cells
+
+    def save_coarse(self, coarse: Coarse, ids: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
+        """Replace the approximate index."""
+        centroids = np.ascontiguousarray(coarse.centroids, np.float32).data
+        with self._transaction() as base:
+            base.execute("DELETE FROM coarse")
+            base.execute("DELETE FROM cells")
+            row = (centroids, coarse.probes, coarse.recall, coarse.pictures)
+            base.execute("INSERT INTO coarse VALUES (1, ?, ?, ?, ?)", row)
+            base.executemany("INSERT INTO cells VALUES (?, ?)", zip(ids.tolist(), cells.tolist(), strict=True))
+
+
+def _paths(rows: Sequence[Row]) -> list[tuple[str]]:
+    return [(row.path,) for row in rows]
