@@ -11,7 +11,6 @@ from dnas.errors import UserError
 from dnas.nn.attention import attention
 from dnas.nn.backbones import STAGES, backbone
 from dnas.nn.chain import Chain, Skip
-from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.vit import TransformerStage
 from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
@@ -110,7 +109,7 @@ def attention_sites(spec: Spec) -> dict[int, Spec]:
         if match and isinstance(part, Chain):
             last = part.parts[-1]
             if isinstance(last, TransformerStage):
-                last = DCSAttention() if last.select else Skip()
+                last = last.cell
             if last.attention or last.idle:
                 found[int(match[1])] = last
     return found

@@ -16,7 +16,7 @@ from dnas.nn.chain import Chain
 from dnas.nn.channel_attention import ChannelAttentionModule
 from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.eca import ECAModule
-from dnas.nn.non_local import NonLocalModule
+from dnas.nn.non_local import NonLocalModule, as_tokens
 from dnas.nn.reid_net import ReIDNet
 from dnas.nn.squeeze_excite import SqueezeExciteModule
 from dnas.nn.vit import Block, PatchTokensModule
@@ -133,8 +133,9 @@ def channel_use(site: Site, x: Tensor) -> tuple[Tensor, bool] | None:
     """
     module = site.module
     if site.selection is not None:
-        tokens_BNC = module.ln_1(x) if isinstance(module, Block) else x.permute(0, 2, 3, 1).flatten(1, 2)
-        return (site.selection.logits(tokens_BNC) > 0).float().mean(1), False
+        assert isinstance(module, Block | NonLocalModule)
+        tokens_BNC = module.ln_1(x) if isinstance(module, Block) else module.tokens(as_tokens(x))
+        return (site.selection.theta(tokens_BNC) > 0).float().mean(1), False
     if isinstance(module, SqueezeExciteModule | ECAModule):
         return module.gates(x)[:, :, 0, 0], True
     if isinstance(module, ChannelAttentionModule):

@@ -12,6 +12,7 @@ from dnas.nn.channel_attention import ChannelAttention
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.eca import ECA
 from dnas.nn.non_local import NonLocal
+from dnas.nn.selective_attention import SelectiveAttention, UnselectiveAttention
 from dnas.nn.squeeze_excite import SqueezeExcite
 from dnas.space.spec import OneOf, Spec
 
@@ -24,6 +25,8 @@ ATTENTION: Mapping[str, Spec] = {
     "cbam_channel": CBAMChannel(),
     "cbam_spatial": CBAMSpatial(),
     "channel": ChannelAttention(),
+    "selective": SelectiveAttention(),
+    "unselective": UnselectiveAttention(),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from torchvision.models._utils import _make_divisible
@@ -13,6 +14,7 @@ from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
 from dnas.nn.osnet import OSNetHead, OSNetStage, OSNetStem
 from dnas.nn.resnet import ResNetStage, ResNetStem
+from dnas.nn.selective_attention import SelectiveAttention
 from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.space.spec import OneOf, Spec
@@ -92,7 +94,7 @@ def vit(
 ) -> Chain:
     """A vision transformer in four stages. `small`: half the patch size, for small images.
 
-    Its stages take `none` or `dcs` (inside their blocks); other cells have no place between tokens.
+    Its stages take `none`, `dcs` or `selective` (inside their blocks); other cells have no place between tokens.
 
     Args:
         stride: of the patches, below their size where they overlap (TransReID, arXiv 2102.04378); 0: their size.
@@ -103,9 +105,11 @@ def vit(
     def blocks(stage: int, cell: Spec) -> Spec:
         if isinstance(cell, OneOf):
             return OneOf(cell.key, {name: blocks(stage, option) for name, option in cell.options.items()})
-        if not isinstance(cell, Skip | DCSAttention):
-            raise UserError(f"attention: found '{cell.label}', a vision transformer's stage {stage} allows: none, dcs")
-        return TransformerStage((stage - 1) * depth // 4, depth // 4, heads, isinstance(cell, DCSAttention))
+        if not isinstance(cell, Skip | DCSAttention | SelectiveAttention):
+            allowed = f"a vision transformer's stage {stage} allows: none, dcs, selective"
+            raise UserError(f"attention: found '{cell.label}', {allowed}")
+        stage_ = TransformerStage((stage - 1) * depth // 4, depth // 4, heads, select=not isinstance(cell, Skip))
+        return replace(stage_, kind="selective") if isinstance(cell, SelectiveAttention) else stage_
 
     stages = [Chain((blocks(stage, attention(stage)),), name=f"stage {stage}") for stage in range(1, 5)]
     return Chain((PatchTokens(channels, size, stride or size), *stages, ClassToken()))

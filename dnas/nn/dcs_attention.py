@@ -63,11 +63,19 @@ class ChannelSelection(nn.Module):
         """Logistic(0, 1) noise, the difference of two Gumbel variables."""
         return torch.logit(rand_like(like), eps=1e-6)
 
-    def forward(self, x_BNC: Tensor) -> Tensor:
+    def theta(self, x_BNC: Tensor) -> Tensor:
+        """The logits of the selection (B, N, C): in inference a channel is open where they are above zero."""
         theta_BNC: Tensor = self.logits(x_BNC)
+        return theta_BNC
+
+    def harden(self, soft_BNC: Tensor) -> Tensor:
+        """The binary mask, with the gradient of the soft one."""
+        return (soft_BNC > 0.5).to(soft_BNC.dtype) + (soft_BNC - soft_BNC.detach())
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        theta_BNC = self.theta(x_BNC)
         if self.training:
-            soft_BNC = ((theta_BNC + self.noise(theta_BNC)) / self.temperature).sigmoid()
-            mask_BNC = (soft_BNC > 0.5).to(soft_BNC.dtype) + (soft_BNC - soft_BNC.detach())
+            mask_BNC = self.harden(((theta_BNC + self.noise(theta_BNC)) / self.temperature).sigmoid())
         else:
             mask_BNC = (theta_BNC > 0).to(theta_BNC.dtype)
         with torch.no_grad():  # the share among the channels in use: masked ones are zeroed before the sum

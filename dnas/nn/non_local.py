@@ -54,9 +54,17 @@ class NonLocalModule(nn.Module):
         self.norm = builder.norm(c)
         nn.init.zeros_(self.norm.weight)
 
-    def chosen(self, x_BNC: Tensor) -> Tensor:
-        """What queries and keys are made of: here the tokens themselves."""
+    def tokens(self, x_BNC: Tensor) -> Tensor:
+        """What the affinity compares: here the positions as they are."""
         return x_BNC
+
+    def chosen(self, x_BNC: Tensor) -> Tensor:
+        """What is left of the compared tokens in queries and keys: here all."""
+        return x_BNC
+
+    def scale(self) -> Tensor | float:
+        """Factor on the products of queries and keys."""
+        return self.channels() ** -0.5 if self.scaled else 1.0
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         h, w = x_BCHW.shape[2:]
@@ -64,34 +72,39 @@ class NonLocalModule(nn.Module):
         # one head, channels contiguous: else torch falls back to holding the N x N affinity
         q_B1NC, k_B1NC, v_B1NC = (tokens[:, None] for tokens in (queries_BNC, keys_BNC, values_BNC))
         y_BNC = F.scaled_dot_product_attention(q_B1NC, k_B1NC, v_B1NC, scale=1.0)[:, 0]
-        branch: Tensor = self.norm(_as_map(y_BNC, h, w))
+        branch: Tensor = self.norm(as_map(y_BNC, h, w))
         return x_BCHW + branch
 
     def affinity(self, x_BCHW: Tensor) -> Tensor:
         """The attention A (B, N, positions of the keys) that `forward` never holds: for looking at a few images."""
-        queries_BNC, keys_BNC, _ = self._parts(x_BCHW)
+        queries_BNC, keys_BNC = self.queries_and_keys(x_BCHW)
         return (queries_BNC @ keys_BNC.transpose(1, 2)).softmax(2)
+
+    def queries_and_keys(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What the affinity is made of: the softmax of their products, scales included."""
+        queries_BNC, keys_BNC, _ = self._parts(x_BCHW)
+        return queries_BNC, keys_BNC
 
     def _parts(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled queries, keys and values."""
         h, w = x_BCHW.shape[2:]
-        x_BNC = _as_tokens(x_BCHW)
-        chosen_BNC = keys_BNC = self.chosen(x_BNC)
+        x_BNC = as_tokens(x_BCHW)
+        chosen_BNC = keys_BNC = self.chosen(self.tokens(x_BNC))
         values_BNC = x_BNC
         if self.stride > 1:
             keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
-        return chosen_BNC * self.channels() ** -0.5 if self.scaled else chosen_BNC, keys_BNC, values_BNC
+        return chosen_BNC * self.scale(), keys_BNC, values_BNC
 
     def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
-        pooled = F.avg_pool2d(_as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)
-        return _as_tokens(pooled)
+        pooled = F.avg_pool2d(as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)
+        return as_tokens(pooled)
 
 
-def _as_tokens(x_BCHW: Tensor) -> Tensor:
+def as_tokens(x_BCHW: Tensor) -> Tensor:
     """(B, C, H, W) -> contiguous (B, N, C); no copy where the map is channels-last in memory."""
     return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
-def _as_map(x_BNC: Tensor, h: int, w: int) -> Tensor:
+def as_map(x_BNC: Tensor, h: int, w: int) -> Tensor:
     """(B, N, C) -> (B, C, H, W), channels-last in memory."""
     return x_BNC.reshape(x_BNC.shape[0], h, w, -1).permute(0, 3, 1, 2)  # not len(): exporters take it for a constant

@@ -11,20 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.errors import UserError
-from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.chain import Skip
+from dnas.nn.dcs_attention import ChannelSelection, DCSAttention
 from dnas.nn.pretrained import BackbonePart, Grid
+from dnas.nn.selective_attention import LimitedSelection, SelectiveAttention
 from dnas.space import cost
+from dnas.space.canonical import added
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
 
 POSITIONS = "encoder.pos_embedding"
 """Entry of the position embedding."""
+START = 3.0
+"""Of a selective block's theta: 5 % of the channels are closed by noise in training, as much as a usual dropout;
+published weights were trained with all of them open."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +121,18 @@ def resized_positions(table_1NC: Tensor, old: Grid, new: Grid) -> Tensor:
 
 @dataclass(frozen=True)
 class TransformerStage(Spec):
-    """Pre-norm encoder blocks on tokens (C x N x 1); `select`: DCS inside every block. `index` of the first block."""
+    """Pre-norm encoder blocks on tokens (C x N x 1).
+
+    Args:
+        index: of the first block.
+        select: channel selection inside every block, of this `kind`.
+    """
 
     index: int
     blocks: int
     heads: int
     select: bool = False
+    kind: Literal["dcs", "selective"] = added("dcs", before="dcs")
 
     @property
     def attention(self) -> bool:  # type: ignore[override]
@@ -127,7 +140,21 @@ class TransformerStage(Spec):
 
     @property
     def label(self) -> str:
-        return f"{self.blocks} x transformer block, {self.heads} heads" + (", DCS" if self.select else "")
+        word = {"dcs": ", DCS", "selective": ", selective"}[self.kind] if self.select else ""
+        return f"{self.blocks} x transformer block, {self.heads} heads{word}"
+
+    @property
+    def cell(self) -> Spec:
+        """The attention cell that stands for what is inside the blocks."""
+        if not self.select:
+            return Skip()
+        return DCSAttention() if self.kind == "dcs" else SelectiveAttention()
+
+    def selection(self, c: Channels, builder: Builder) -> ChannelSelection | None:
+        """What selects in a block, if anything does."""
+        if not self.select:
+            return None
+        return ChannelSelection(c, builder) if self.kind == "dcs" else LimitedSelection(c, builder, START)
 
     def cost(self, x: Shape) -> cost.Cost:
         c, n = x.channels, x.positions
@@ -152,53 +179,61 @@ class TransformerStageModule(BackbonePart):
         super().__init__()
         names = [f"encoder_layer_{spec.index + k}" for k in range(spec.blocks)]
         self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleDict({name: Block(c, spec.heads, spec.select, builder) for name in names})}
+            {"layers": nn.ModuleDict({name: Block(c, spec.heads, spec.selection(c, builder)) for name in names})}
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.through(x, select=True)
+
+    def through(self, x: Tensor, select: bool) -> Tensor:
+        """The blocks, with the channel selection that they have or without it."""
         tokens_BNC = _as_tokens(x)
         for block in self.encoder["layers"].values():  # type: ignore[operator]
-            tokens_BNC = block(tokens_BNC)
+            tokens_BNC = block(tokens_BNC, select)
         return _as_map(tokens_BNC)
 
 
 class Block(nn.Module):
     """One encoder block: tokens (B, N, C) -> the same shape."""
 
-    def __init__(self, c: Channels, heads: int, select: bool, builder: Builder) -> None:
+    def __init__(self, c: Channels, heads: int, select: ChannelSelection | None) -> None:
         super().__init__()
         self.heads = heads
         self.ln_1 = nn.LayerNorm(c.size, eps=1e-6)
         self.self_attention = nn.MultiheadAttention(c.size, heads, batch_first=True)  # its parameters, by their names
-        self.select = ChannelSelection(c, builder) if select else None
+        self.select = select
         self.ln_2 = nn.LayerNorm(c.size, eps=1e-6)
         hidden, out = nn.Linear(c.size, 4 * c.size), nn.Linear(4 * c.size, c.size)
         self.mlp = nn.ModuleDict({"0": hidden, "3": out})
 
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        x_BNC = x_BNC + self._attend(self.ln_1(x_BNC))
+    def forward(self, x_BNC: Tensor, select: bool = True) -> Tensor:
+        x_BNC = x_BNC + self._attend(self.ln_1(x_BNC), select)
         hidden = F.gelu(self.mlp["0"](self.ln_2(x_BNC)))
         y_BNC: Tensor = x_BNC + self.mlp["3"](hidden)
         return y_BNC
 
-    def _attend(self, x_BNC: Tensor) -> Tensor:
+    def _attend(self, x_BNC: Tensor, select: bool) -> Tensor:
         own = self.self_attention
-        q, k, v = self._heads(x_BNC)
+        q, k, v = self._heads(x_BNC, select)
         y_BNC = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         mixed: Tensor = F.linear(y_BNC, own.out_proj.weight, own.out_proj.bias)
         return mixed
 
     def affinity(self, x_BNC: Tensor) -> Tensor:
         """The attention (B, N, N), the mean over the heads, that `forward` never holds: for looking at a few images."""
-        q, k, _ = self._heads(self.ln_1(x_BNC))
-        found: Tensor = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3).mean(1)
-        return found
+        q, k = self.queries_and_keys(x_BNC)
+        return (q @ k.transpose(2, 3)).softmax(3).mean(1)
 
-    def _heads(self, x_BNC: Tensor) -> list[Tensor]:
+    def queries_and_keys(self, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """What the affinity of every head is made of (B, heads, N, C / heads): the softmax of their products."""
+        q, k, _ = self._heads(self.ln_1(x_BNC))
+        return q * q.shape[3] ** -0.5, k
+
+    def _heads(self, x_BNC: Tensor, select: bool = True) -> list[Tensor]:
         """Queries, keys and values (B, heads, N, C / heads) of normalised tokens."""
         own = self.self_attention
         q_BNC, k_BNC, v_BNC = F.linear(x_BNC, own.in_proj_weight, own.in_proj_bias).chunk(3, dim=2)
-        if self.select is not None:
+        if select and self.select is not None:
             mask_BNC = self.select(x_BNC)
             q_BNC, k_BNC = q_BNC * mask_BNC, k_BNC * mask_BNC
         return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q_BNC, k_BNC, v_BNC)]

@@ -98,7 +98,8 @@ class ArchConfig:
         temperature: tau of the Gumbel-softmax in the first epoch (`full`, `sampled`; the others have none).
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone.
-        share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone.
+        share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone,
+            transformer stages that differ in channel selection alone.
         entropy: weight of the mean entropy of the choices in the loss of the logits at the end; it grows linearly from
             its negative, so that choices stay open at first and settle later (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:

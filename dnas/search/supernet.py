@@ -15,6 +15,7 @@ from dnas.nn.builder import PlainBuilder
 from dnas.run.distributed import batch_norm
 from dnas.search.elastic import SharedInvertedResidual, can_share
 from dnas.search.relaxation import Draw
+from dnas.search.shared_blocks import SharedTransformerStage, can_share_blocks
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, OneOf, Pair
 
@@ -23,7 +24,7 @@ class SupernetBuilder(PlainBuilder):
     """Builds open descriptions over a draw.
 
     Args:
-        share: let options share weights where they can (`dnas.search.elastic`).
+        share: let options share weights where they can (`dnas.search.elastic`, `dnas.search.shared_blocks`).
     """
 
     def __init__(self, draw: Draw, share: bool = True) -> None:
@@ -51,6 +52,8 @@ class SupernetBuilder(PlainBuilder):
         one_of.out(x)  # options must agree on their output shape
         if self.share and can_share(one_of.options):
             return SharedInvertedResidual(one_of, x.channels, self, self.draw)
+        if self.share and can_share_blocks(one_of.options):
+            return SharedTransformerStage(one_of, x.channels, self, self.draw)
         return Mixed(one_of, [option.build(x, self) for option in one_of.options.values()], self.draw)
 
 

@@ -17,6 +17,7 @@ from dnas.nn.conv import ConvNormAct
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.dense_cell import DenseCell, NormReLU, ResidualReduction
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.nn.selective_attention import SelectiveAttention
 from dnas.space.cost import Cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import OneOf, Space, Spec, fill, image
@@ -69,6 +70,11 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
     "backbone osnet_x0_25": (backbone("osnet_x0_25", 4.0), image(48, 32)),
     "small osnet": (backbone("osnet_x1_0", 0.5, small=True), image(24, 16)),
     "small swin": (backbone("swin_t", 0.34, small=True), image(30, 22)),
+    "selective stride 2": (SelectiveAttention(stride=2), INPUT),
+    "vit with selection": (
+        backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage: SelectiveAttention()),
+        image(24, 16),
+    ),
     "overlapping vit": (backbone("vit_tiny_16", 0.25, stride=12), image(50, 33)),
     "vit with dcs": (backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage: DCSAttention()), image(24, 16)),
     "small resnet18": (backbone("resnet18", 0.25, small=True), image(24, 16)),
@@ -103,7 +109,11 @@ def test_attention_changes_nothing_at_the_start(name: str) -> None:
     module = ATTENTION[name].build(INPUT, PlainBuilder())
     x = torch.randn(2, 12, 9, 6)
     for training in (False, True):
-        torch.testing.assert_close(module.train(training)(x), x, rtol=0, atol=0)
+        y = module.train(training)(x).detach()
+        if name in ("selective", "unselective"):  # alive from the first step: a little of the branch is let through
+            assert 0 < float((y - x).std() / x.std()) < 0.15
+        else:
+            torch.testing.assert_close(y, x, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -5,8 +5,10 @@ import torch
 
 from dnas.nn.chain import Skip
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.nn.vit import TransformerStage
 from dnas.search.elastic import SharedInvertedResidual, can_share
 from dnas.search.relaxation import Relaxation
+from dnas.search.shared_blocks import SharedTransformerStage, can_share_blocks
 from dnas.search.supernet import Mixed, SupernetBuilder
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Decision, OneOf, Spec
@@ -45,3 +47,29 @@ def test_one_draw_trains_what_the_others_use() -> None:
     assert not bool(gradient.any())
     apart = OneOf("op", OPTIONS).build(X, SupernetBuilder(relaxation.draw, share=False))
     assert isinstance(apart, Mixed)
+
+
+def test_selection_shares_the_blocks_of_a_transformer_stage() -> None:
+    """Half the parameters of two stages; what one option trains, the other uses."""
+    none, select = TransformerStage(0, 1, 2), TransformerStage(0, 1, 2, select=True, kind="selective")
+    assert can_share_blocks({"none": none, "selective": select})
+    assert not can_share_blocks({"none": none, "other": TransformerStage(0, 2, 2, select=True)})
+    assert not can_share_blocks({"dcs": TransformerStage(0, 1, 2, select=True), "selective": select})
+    assert not can_share_blocks({"none": Skip(), "selective": select})
+    relaxation = Relaxation({"op": Decision("op", ("none", "selective"))})
+    shape = Shape(Channels.of(8), 5, 1)
+    module = OneOf("op", {"none": none, "selective": select}).build(shape, SupernetBuilder(relaxation.draw))
+    assert isinstance(module, SharedTransformerStage)
+    assert sum(p.numel() for p in module.parameters()) == select.cost(shape).params.value
+    block = module.encoder["layers"]["encoder_layer_0"]  # type: ignore[index]
+    with torch.no_grad():
+        block.select.logits.bias.copy_(torch.tensor([1.0, -1.0] * 4))
+    x, found = torch.randn(2, 8, 5, 1), {}
+    for option in ("none", "selective"):
+        module.zero_grad()
+        relaxation.fix({"op": option})
+        y = found[option] = module.train()(x)
+        y.square().sum().backward()
+        assert bool(block.self_attention.in_proj_weight.grad.any())
+        assert (block.select.logits.bias.grad is not None) == (option == "selective")
+    assert not torch.allclose(found["none"], found["selective"])

@@ -10,6 +10,7 @@ from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.reid_net import ReIDNet
 from dnas.search.elastic import SharedInvertedResidual
 from dnas.search.relaxation import Relaxation
+from dnas.search.shared_blocks import SharedTransformerStage
 from dnas.search.supernet import ChannelMask, DrawnBatchNorm2d, Mixed, OpenWidth, SupernetBuilder, inherit
 from dnas.space.genotype import Genotype, check_genotype, read_genotype
 from dnas.space.spec import Choice, Space, decisions, fill
@@ -17,6 +18,8 @@ from tests.estimators import estimator, sample
 from tests.spaces import ALL, CELLS, random_choices
 
 LARGE = [space.name for space in ALL if space.name.startswith("fbnetv2_reid") or space.name == "cells_reid"]
+SHARING = ("tiny_reid", "fbnetv2_reid_ops", "attention_sites_vit")
+"""Spaces some of whose options share weights."""
 EVERY = [pytest.param(s, marks=pytest.mark.slow if s.name in LARGE else ()) for s in [*ALL, CELLS]]
 
 
@@ -57,19 +60,24 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mode", ["full", "sampled", "apart"])
 def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None) -> None:
     """`apart`: sampled, and no option shares weights with another."""
-    if mode == "apart" and not space.name.startswith("tiny_reid"):
+    if mode == "apart" and not space.name.startswith(("tiny_reid", "attention_sites_vit")):
         pytest.skip("nothing to share, or slow")
     net, relaxation = supernet(space, share=mode != "apart")
-    assert any(isinstance(m, SharedInvertedResidual) for m in net.modules()) == (
-        mode != "apart" and (space.name.startswith("tiny_reid") or space.name == "fbnetv2_reid_ops")
+    assert any(isinstance(m, SharedInvertedResidual | SharedTransformerStage) for m in net.modules()) == (
+        mode != "apart" and space.name.startswith(SHARING)
     )
     for seed in range(4):
         choices = random_choices(space, seed)
         child = child_of(space, net, choices)
         plain = {type(m) for m in child.modules()}
-        assert not plain & {Mixed, SharedInvertedResidual, DrawnBatchNorm2d, ChannelMask, OpenWidth}, (
-            "search code left in the child"
-        )
+        assert not plain & {
+            Mixed,
+            SharedInvertedResidual,
+            SharedTransformerStage,
+            DrawnBatchNorm2d,
+            ChannelMask,
+            OpenWidth,
+        }, "search code left in the child"
         relaxation.fix(choices)
         if mode == "full":  # every operation runs, all weights but one are zero
             relaxation.draw.index = None
@@ -125,13 +133,19 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
-def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: None) -> None:
+def test_full_gradient_agrees_with_finite_differences(
+    space: Space, same_noise: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With soft masks, none of them saturated."""
     net, relaxation = supernet(space)
     net.train()
-    for module in net.modules():  # hard masks have no finite differences; a soft one (tau large) is all selected
-        if isinstance(module, ChannelSelection):
-            nn.init.zeros_(module.logits.weight)
-            nn.init.constant_(module.logits.bias, 40.0)
+    slopes: list[float] = []
+
+    def soft_mask(module: ChannelSelection, soft: Tensor) -> Tensor:  # hard masks have no finite differences
+        slopes.append(float((soft * (1 - soft)).detach().mean()))
+        return soft
+
+    monkeypatch.setattr(ChannelSelection, "harden", soft_mask)
     x = torch.randn(6, 3, space.height, space.width)
     gumbel = -(-torch.rand_like(relaxation.logits_HK).log()).log()
     cost = space.spec.cost(space.input).macs
@@ -144,6 +158,8 @@ def test_full_gradient_agrees_with_finite_differences(space: Space, same_noise: 
         return value
 
     loss().backward()
+    assert all(slope > 0.02 for slope in slopes)  # of a sigmoid: at most 0.25
+    assert bool(slopes) == any(isinstance(m, ChannelSelection) for m in net.modules())
     gradient = relaxation.logits_HK.grad
     assert gradient is not None
     assert bool((gradient[~relaxation.absent_HK] != 0).all()), "a logit without a gradient"

@@ -17,7 +17,7 @@ from search_spaces.attention_sites import attention_sites
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "vit_tiny_16"])
 def test_without_attention_the_supernet_embeds_like_the_backbone(name: str, tmp_path: Path) -> None:
-    cells = ("none", "dcs") if name.startswith("vit") else ("none", "dcs", "se")
+    cells = ("none", "selective") if name.startswith("vit") else ("none", "dcs", "se", "selective")
     space = attention_sites("space", name, cells=cells).resized(64, 64)
     plain = ReIDNet(backbone(name), image(64, 64), 3)
     for module in plain.modules():  # published networks have statistics of their own
