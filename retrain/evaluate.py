@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -19,11 +19,13 @@ from dnas.data.protocol import Cameras
 from dnas.data.splits import Split, check_matches, together
 from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance, embed
+from dnas.eval.open_set import best_similarities, open_set
 from dnas.eval.ranking import Ranking, rank, rank_by
 from dnas.eval.rerank import Reranked
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.device import Device
 from dnas.run.files import replace_file
+from retrain.calibrate import strictest
 from retrain.compare import said
 from retrain.load import load
 
@@ -45,6 +47,7 @@ class EvalConfig:
         chunk: queries at a time: memory is a few times chunk x gallery x 4 bytes.
         device: auto, cpu, cuda, cuda:N or mps.
         space: the space of the network, if it is a file of your own.
+        open_set: also what is found where the person of a query may not be in the gallery, at thresholds.
         json: print the numbers as one line of JSON, last.
         output: file to write the same JSON to.
     """
@@ -61,6 +64,7 @@ class EvalConfig:
     chunk: int = 256
     device: Device = "auto"
     space: str | None = None
+    open_set: bool = False
     json: bool = False
     output: str | None = None
 
@@ -97,6 +101,13 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
         rows = Reranked(embedding_ND[:queries], embedding_ND[queries:], **settings).rows
         ranking = rank_by(rows, data.query.ids, data.gallery.ids, embedding_ND.device, min(config.chunk, 64))
         result["reranked"] = {"settings": settings, **by_camera(ranking, data.query)}
+    if config.open_set:
+        best = best_similarities(
+            embedding_ND[:queries], embedding_ND[queries:], data.query.ids, data.gallery.ids, distance, config.chunk
+        )
+        as_measured = (distance, flip_average) == (stored.distance, stored.flip_average)
+        measured = strictest(run.folder) if as_measured else None
+        result["open_set"] = [asdict(row) for row in open_set(*best, measured[0] if measured else None)]
     return result
 
 
@@ -123,6 +134,14 @@ def tables(result: dict[str, Any]) -> list[Table]:
         for name, metrics in rows.items():
             values = (metrics[key] for key in ("mAP", "rank1", "rank5", "rank10", "mINP"))
             table.add_row(name, *(f"{100 * value:.1f}" for value in values), f"{metrics['queries']:,}")
+        found.append(table)
+    if "open_set" in result:
+        columns = ("threshold", "similarity", "false alarms", "found", "missed or wrong")
+        table = Table(*columns, title="queries whose person may not be in the gallery")
+        for row in result["open_set"]:
+            name = "measured on other people" if row["measured"] else "from these queries"
+            shares = (row["false_alarms"], row["found"], 1 - row["found"])
+            table.add_row(name, f"{row['threshold']:.3f}", *(f"{share:.1%}" for share in shares))
         found.append(table)
     return found
 

@@ -68,10 +68,11 @@ def eval_parser() -> Parser:
     found.add_argument("run", type=str, help="folder of a retraining")
     for flag, meaning in (
         ("rerank", "k-reciprocal re-ranking as well, reported apart (cosine only)"),
+        ("open_set", "also what is found where the person of a query may not be in the gallery"),
         ("json", "print the numbers as one line of JSON, last"),
     ):
         found.add_argument(f"--{flag}", action="store_true", help=meaning)
-    found.add_class_arguments(EvalConfig, skip={"run", "rerank", "json"})
+    found.add_class_arguments(EvalConfig, skip={"run", "rerank", "open_set", "json"})
     return found
 
 

@@ -1,4 +1,4 @@
-"""`dnas export`, `embed`, `index`, `find` and `gallery`: a trained network out of the lab."""
+"""`dnas export`, `embed`, `index`, `find`, `gallery` and `calibrate`: a trained network out of the lab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from dnas.cli.parser import Parser, Verb, first_line, typed
+from dnas.cli.parser import Parser, Verb, add_device, add_space, first_line, typed
 from dnas.errors import UserError
 from dnas.run.progress import console
 
@@ -170,10 +170,40 @@ def gallery(namespace: Namespace, words: Sequence[str]) -> None:
     console.print(f"{config.gallery}: removed {len(ids):,} pictures, {len(store):,} left", markup=False)
 
 
+CALIBRATE = "Measure from which similarity on two pictures are of one person, on people the network has not seen."
+
+
+def calibrate_parser() -> Parser:
+    found = Parser(prog="dnas calibrate", description=CALIBRATE)
+    found.add_argument("run", type=str, help="folder of a retraining")
+    found.add_argument("--data", type=str, default=None, help="data set of other people; the held-out ones without")
+    found.add_argument(
+        "-o", "--output", type=str, default=None, help="picture of false over missed pairs: .svg or .png"
+    )
+    found.add_argument("--json", action="store_true", help="print the numbers as one line of JSON, last")
+    add_device(found)
+    add_space(found)
+    return found
+
+
+def calibrate(config: Namespace, words: Sequence[str]) -> None:
+    from retrain.calibrate import FILE, calibrate_run, draw, table
+
+    found = calibrate_run(config.run, config.data, config.device, config.space)
+    console.print(table(found))
+    if config.output:
+        draw(found, Path(config.output))
+    written = [str(Path(config.run) / FILE), *([config.output] if config.output else [])]
+    console.print(f"wrote {', '.join(written)}", markup=False)
+    if config.json:
+        print(json.dumps(found))
+
+
 VERBS = {
     "export": Verb(EXPORT, export_parser, export),
     "embed": Verb(EMBED, embed_parser, embed),
     "index": Verb(INDEX, index_parser, index),
     "find": Verb(FIND, find_parser, find),
+    "calibrate": Verb(CALIBRATE, calibrate_parser, calibrate),
     "gallery": Verb(GALLERY, gallery_parser, gallery),
 }

@@ -20,7 +20,6 @@ from PIL import Image
 from torch.export import ExportedProgram
 
 from dnas.data.images import decode, normalise
-from dnas.data.layouts import load_data
 from dnas.data.picture import read_rgb
 from dnas.data.splits import check_matches, together
 from dnas.errors import UserError
@@ -183,10 +182,9 @@ def check_pictures(config: ExportConfig, run: TrainedRun) -> list[Path]:
         found = [Path(name) for name in config.images]
     else:
         try:
-            data = load_data(run.config.data, for_training=False, tested=False)
+            found = list(run.data(tested=False).train.files)
         except UserError as error:
             raise UserError(f"{error}; give --images with {max(BATCHES)} pictures to check the file with") from error
-        found = list(data.train.files)
     if len(found) < max(BATCHES):
         raise UserError(f"images: found {len(found)}, needed to check the file: {max(BATCHES)}")
     return found[:: max(1, len(found) // max(BATCHES))][: max(BATCHES)]
@@ -194,7 +192,7 @@ def check_pictures(config: ExportConfig, run: TrainedRun) -> list[Path]:
 
 def both_map(file: Path, run: TrainedRun, interface: Interface, data: str) -> dict[str, float]:
     """mAP on query and gallery of a data set, by torch and by the file."""
-    found = load_data(data, for_training=False, on_bad_image=run.config.input.on_bad_image)
+    found = run.data(data)
     check_matches(found.query, found.gallery, "query and gallery")
     images = decode(together(found.query, found.gallery), interface.height, interface.width)
     module, compute = exportable(run, raw=True, precision="fp32"), runner(file)
@@ -211,8 +209,8 @@ def both_map(file: Path, run: TrainedRun, interface: Interface, data: str) -> di
             rows.append(vectors(given if name == "file" and interface.prepared else normalise(given)))
         found_ND = torch.from_numpy(np.concatenate(rows)).float()
         split = len(found.query)
-        ids = [(part.pids, part.camids) for part in (found.query, found.gallery)]
-        scores[name] = rank(found_ND[:split], found_ND[split:], ids[0], ids[1], interface.distance).metrics()["mAP"]
+        query, gallery = found_ND[:split], found_ND[split:]
+        scores[name] = rank(query, gallery, found.query.ids, found.gallery.ids, interface.distance).metrics()["mAP"]
     return scores
 
 

@@ -21,6 +21,7 @@ from dnas.imagenet import MEAN, STD
 from dnas.run.config import from_plain
 from dnas.run.files import read_json
 from dnas.run.folder import environment
+from retrain.calibrate import strictest
 from retrain.load import TrainedRun
 
 Precision = Literal["fp32", "fp16"]
@@ -110,6 +111,7 @@ def run_interface(run: TrainedRun) -> Interface:
     known = data if isinstance(data, Mapping) else {}
     genotype = folder.json(folder.genotype_file.name) if folder.genotype_file.exists() else {}
     choices = genotype.get("choices") if isinstance(genotype, Mapping) else None
+    threshold, share = strictest(folder) or (None, None)
     return Interface(
         network=fingerprint(network.state_dict(), run),
         model=run.model.name,
@@ -118,6 +120,8 @@ def run_interface(run: TrainedRun) -> Interface:
         embedding=len(network.neck.weight),
         distance=config.distance,
         flip_average=config.flip_average,
+        threshold=threshold,
+        false_share=share,
         genotype=choices if isinstance(choices, dict) else None,
         data={key: known[key] for key in ("name", "sha256") if isinstance(known.get(key), str)},
         versions={**environment(), **{name: version(name) for name in ("pillow",)}},
