@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import mobilenet_v2
+
+from dnas.data.synthetic import SynthConfig, synthesise
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -30,3 +34,24 @@ def test_files_from_strangers() -> None:
     assert found["cases"] >= 2000
     assert found["failures"] == 0
     assert found["refused"] > 500  # most mutations are wrong
+
+
+@pytest.mark.long
+def test_real_photographs_in_small(tmp_path: Path) -> None:
+    """The whole of tools/results/real.py on held-out identities, with query and gallery taken away; then once more."""
+    root = tmp_path / "data"
+    synthesise(SynthConfig(str(root), ids=16, cameras=2, images=2, height=32, width=16))
+    for folder in ("query", "bounding_box_test"):
+        for file in (root / folder).iterdir():
+            file.write_bytes(b"never read")
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "w.pth")
+    words = [str(root), str(tmp_path / "out"), "--weights", str(tmp_path / "w.pth"), "--held-out", "--size", "32", "16"]
+    words += ["--budget", "0.6M", "--epochs", "1", "1", "--holdout", "0.34", "--json"]
+    more = ["--more", "--optim.identities", "2", "--optim.images", "2"]
+    found = run("tools/results/real.py", *words, *more)
+    assert set(found) == {"untrained", "trained", "searched-sites", "searched-tiny", "cut"}
+    assert all(0 < value <= 1 for value in found.values())
+    text = (tmp_path / "out/real.md").read_text()
+    assert "held-out training identities as query and gallery; 3 seeds" in text
+    assert text.count("| [") == 4
+    assert run("tools/results/real.py", *words, *more) == found

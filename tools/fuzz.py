@@ -1,4 +1,5 @@
-"""Files from strangers: mutated genotypes, configurations, manifests, checkpoints, results, and what reading them does.
+"""Files from strangers: mutated genotypes, configurations, manifests, pictures, weights, checkpoints, results, and what
+reading them does.
 
     python tools/fuzz.py [--cases 100000] [--seed 0] [--only KIND] [--json]
 
@@ -28,11 +29,15 @@ import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from dnas.cli import main as main_of_dnas
 from dnas.cli import training
 from dnas.data.layouts import load_data
+from dnas.data.picture import read_rgb
+from dnas.data.splits import matched
 from dnas.errors import UserError
+from dnas.nn.weights_file import published
 from dnas.run.checkpoints import checkpoints, checksum
 from dnas.run.config import from_plain
 from dnas.search.config import SearchConfig
@@ -193,6 +198,33 @@ def real_run(folder: Path) -> Path:
     return folder / "run"
 
 
+def pictures() -> list[bytes]:
+    """Photographs of all eight orientations, in every format that can say one, and animations."""
+    picture = Image.effect_noise((24, 16), 60).convert("RGB")
+    found = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+            stream = io.BytesIO()
+            picture.save(stream, kind, exif=exif.tobytes())
+            found.append(stream.getvalue())
+    for frames in range(3):
+        stream = io.BytesIO()
+        picture.convert("P").save(
+            stream, "GIF", save_all=True, append_images=[picture.rotate(n) for n in range(frames)]
+        )
+        found.append(stream.getvalue())
+    return found
+
+
+def ranked(file: Path) -> None:
+    """Read a data set, and see which of its queries can be ranked."""
+    data = load_data(file, for_training=False)
+    data.fingerprint()
+    matched(data.query, data.gallery)
+
+
 def as_yaml(content: Any) -> bytes:
     return yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "surrogatepass")
 
@@ -262,6 +294,12 @@ def main() -> int:
             f"{image.relative_to(folder)},{n % 3},c{n % 2},{('train', 'query', 'gallery')[n % 3]}\n"
             for n, image in enumerate(sorted((folder / "data/query").iterdir()))
         )
+        words = [line.split(",") for line in manifest.replace("query\n", "test\n").splitlines()]
+        bare = "\n".join(f"{path},{who},{split}" for path, who, _, split in words)
+        published_as = {
+            "state_dict": {f"module.features.{n}.conv.0.weight": torch.ones(2, 2) for n in range(3)},
+            "n": 3,
+        }
         odd = VALUES | st.sampled_from([torch.zeros(0), torch.zeros(3, dtype=torch.int8), torch.full((2, 2), math.nan)])
         results = {name: json.loads((run / name).read_text()) for name in ("summary.json", "cost.json", "data.json")}
 
@@ -271,22 +309,24 @@ def main() -> int:
             (run / content[0]).write_bytes(as_json(results[content[0]]))
 
         kinds: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None], float]] = {
-            "genotype": (on_text(genotype, as_json), reads(lambda f: network_of(str(f)), ".json"), 0.3),
+            "genotype": (on_text(genotype, as_json), reads(lambda f: network_of(str(f)), ".json"), 0.2),
             "search configuration": (
                 on_text(searched, as_yaml), reads(configuration("search", SearchConfig), ".yaml"), 0.1,
             ),
             "retraining configuration": (
                 on_text(retrained, as_yaml), reads(configuration("retrain", RetrainConfig), ".yaml"), 0.1,
             ),
-            "manifest": (
-                damaged(manifest.encode()),
-                reads(lambda f: load_data(f, for_training=False).fingerprint(), ".csv"), 0.2,
+            "manifest": (damaged(manifest.encode()) | damaged(bare.encode()), reads(ranked, ".csv"), 0.2),
+            "picture": (st.sampled_from(pictures()).flatmap(damaged), reads(read_rgb, ".jpg"), 0.15),
+            "weights": (
+                mutated(published_as, odd).map(tensors) | damaged(tensors(published_as)),
+                reads(published, ".pth"), 0.05,
             ),
-            "checkpoint": (mutated(state, odd).map(tensors) | damaged(newest.read_bytes()), checkpoint, 0.1),
+            "checkpoint": (mutated(state, odd).map(tensors) | damaged(newest.read_bytes()), checkpoint, 0.05),
             "results": (
                 st.sampled_from(sorted(results)).flatmap(
                     lambda name: st.tuples(st.just(name), on_text(results[name], as_json))
-                ), result, 0.2,
+                ), result, 0.15,
             ),
         }  # fmt: skip
         failures = 0
