@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from dnas.data.augment import InputConfig
-from dnas.data.protocol import Cameras
 from dnas.errors import UserError, check_range
 from dnas.eval.embed import Distance
-from dnas.loss.objective import LossConfig
-from dnas.run.device import Device
-from dnas.run.position import CheckpointConfig
-from dnas.run.schedules import OptimConfig
+from dnas.task.config import JobConfig
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a training step is computed.
-
-    Args:
-        accumulate: batches whose gradients are averaged before a step of the optimiser.
-        clip: largest norm of the gradient; 0: not clipped.
-        ema: decay per step of a moving average of the weights, which is then what is evaluated; 0: none.
-        amp: precision of the network in training: `bf16` or `fp16` (with loss scaling; CUDA only), or `none`.
-        compile: let torch.compile make the network faster; the first step takes a minute or more.
-    """
-
-    accumulate: int = 1
-    clip: float = 0.0
-    ema: float = 0.0
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        check_range(self, "train.", 1, math.inf, "accumulate")
-        check_range(self, "train.", 0, math.inf, "clip")
-        check_range(self, "train.", 0, 0.999999, "ema")
-
-
-@dataclass(frozen=True)
-class RetrainConfig:
+class RetrainConfig(JobConfig):
     """Train a searched or a fixed network, then evaluate it once on query and gallery.
 
     Args:
         data: data set (docs/data.md): a folder or CSV manifest; several with commas between, to train on all of them.
         out: run folder to write.
+        task: what the network is for: `reid` (find the same identity again) or `classify` (say which class).
         test_on: another data set to take query and gallery from.
         genotype: genotype file or search run folder of a searched network.
         backbone: name of a fixed network. With `genotype` too: the attention that was found, on this backbone.
@@ -72,8 +43,6 @@ class RetrainConfig:
         device: auto, cpu, cuda, cuda:N or mps.
     """
 
-    data: str
-    out: str
     test_on: str | None = None
     genotype: str | None = None
     backbone: str | None = None
@@ -85,21 +54,12 @@ class RetrainConfig:
     backbone_stride: int = 0
     weights: str | None = None
     weights_grid: str | None = None
-    cameras: Cameras = "auto"
-    seed: int = 0
-    holdout: float = 0.0
-    eval_every: int = 0
     test: bool = True
     distance: Distance = "cosine"
     flip_average: bool = False
-    device: Device = "auto"
-    input: InputConfig = field(default_factory=InputConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.genotype is None and self.backbone is None and self.weights is None:
             raise UserError("retrain: give --genotype FILE or --backbone NAME, or both: found attention on a backbone")
         if self.backbone is None and self.attention != "none":
@@ -108,5 +68,4 @@ class RetrainConfig:
             raise UserError("retrain: --attention and --genotype: give one, both say which attention the backbone has")
         if self.inherit and (self.genotype is None or self.backbone is not None):
             raise UserError("retrain: --inherit needs --genotype and the folder of its search, and no --backbone")
-        check_range(self, "", 0, 0.999, "holdout")
-        check_range(self, "", 0, math.inf, "seed", "eval_every", "backbone_stride")
+        check_range(self, "", 0, math.inf, "backbone_stride")

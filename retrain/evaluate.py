@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor
 
-from dnas.data.images import Images
 from dnas.data.protocol import Cameras
 from dnas.data.splits import Split, check_matches, together
 from dnas.errors import UserError, check_range
-from dnas.eval.embed import Distance, embed
+from dnas.eval.embed import Distance
 from dnas.eval.open_set import best_similarities, open_set
-from dnas.eval.ranking import Ranking, rank, rank_by
+from dnas.eval.ranking import Ranking, rank_by
 from dnas.eval.rerank import Reranked
-from dnas.nn.reid_net import ReIDNet
+from dnas.eval.retrieval import retrieve
+from dnas.nn.network import Network
 from dnas.run.device import Device
-from dnas.run.files import replace_file
 from retrain.calibrate import strictest
 from retrain.compare import said
 from retrain.load import load
@@ -146,42 +143,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
     return found
 
 
-def retrieve(
-    network: ReIDNet,
-    images: Images,
-    queries: int,
-    distance: Distance = "cosine",
-    flip_average: bool = False,
-    chunk: int = 256,
-) -> tuple[Ranking, Tensor]:
-    """The ranking of the gallery for every query, and the embedding of both.
-
-    Args:
-        images: the query images, then the gallery.
-        queries: how many of them are queries.
-        chunk: queries ranked at a time.
-    """
-    embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
-    pids, sources = images.ids
-    query_ids, gallery_ids = ((pids[part], sources[part]) for part in (slice(queries), slice(queries, None)))
-    query_QD, gallery_GD = embedding_ND[:queries], embedding_ND[queries:]
-    return rank(query_QD, gallery_GD, query_ids, gallery_ids, distance, chunk), embedding_ND
-
-
-def save_ranking(file: Path, ranking: Ranking, query: Split) -> None:
-    """Per-query results, so that runs can be compared query by query."""
-    columns = {
-        "ap": ranking.ap,
-        "first_match": ranking.first_match,
-        "inp": ranking.inp,
-        "pids": query.pids,
-        "camids": query.camids,
-    }
-    replace_file(file, lambda stream: np.savez_compressed(stream, **columns))  # type: ignore[arg-type]
-
-
 @torch.inference_mode()
-def latency(net: ReIDNet, size: tuple[int, int], repeats: int = 30) -> dict[str, float | str]:
+def latency(net: Network, size: tuple[int, int], repeats: int = 30) -> dict[str, float | str]:
     """Milliseconds to embed one image: median and quartiles over `repeats`, after three warm-ups."""
     device = next(net.parameters()).device
     net.eval()

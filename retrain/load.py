@@ -13,10 +13,11 @@ from dnas.data.protocol import Cameras
 from dnas.data.splits import ReIDData, Split
 from dnas.errors import UserError
 from dnas.eval.embed import embed
-from dnas.nn.reid_net import ReIDNet
+from dnas.nn.network import Network
 from dnas.run.device import Device, pick_device
 from dnas.run.folder import RunFolder
 from dnas.run.paths import check_there
+from dnas.task import pick_task
 from retrain.config import RetrainConfig
 from retrain.models import Model, pick_model, stored_config
 
@@ -28,7 +29,7 @@ class TrainedRun:
     folder: RunFolder
     config: RetrainConfig
     model: Model
-    network: ReIDNet
+    network: Network
 
     def data(self, root: str | None = None, tested: bool = True, cameras: Cameras | None = None) -> ReIDData:
         """The run's own data set, wherever it is now, or another one.
@@ -94,7 +95,7 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
     # contiguous: its length is then no larger than the file
     if not isinstance(weight, Tensor) or weight.dim() != 2 or not weight.is_contiguous():
         raise UserError(f"{folder.path}: its checkpoint holds no network")
-    network = ReIDNet(model.spec, model.input, len(weight))
+    network = pick_task(config.task).network(model.spec, model.input, len(weight))
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:

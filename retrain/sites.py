@@ -16,8 +16,8 @@ from dnas.nn.chain import Chain
 from dnas.nn.channel_attention import ChannelAttentionModule
 from dnas.nn.dcs_attention import ChannelSelection
 from dnas.nn.eca import ECAModule
+from dnas.nn.network import Network
 from dnas.nn.non_local import NonLocalModule, as_tokens
-from dnas.nn.reid_net import ReIDNet
 from dnas.nn.squeeze_excite import SqueezeExciteModule
 from dnas.nn.vit import Block, PatchTokensModule
 from dnas.space.spec import Spec
@@ -57,7 +57,7 @@ class Site:
         return found if isinstance(found, ChannelSelection) else None
 
 
-def sites_of(network: ReIDNet, spec: Spec) -> list[Site]:
+def sites_of(network: Network, spec: Spec) -> list[Site]:
     """The attention modules, in order, with names such as 'stage 2: DCS'."""
     found = []
     for path, module in network.backbone.named_modules():
@@ -93,13 +93,13 @@ def entering(modules: list[nn.Module]) -> Iterator[list[list[Tensor]]]:
             hook.remove()
 
 
-def grid_of(network: ReIDNet) -> tuple[int, int] | None:
+def grid_of(network: Network) -> tuple[int, int] | None:
     """Rows and columns of patches, if the network is a vision transformer."""
     return next((m.grid for m in network.modules() if isinstance(m, PatchTokensModule)), None)
 
 
 @torch.no_grad()
-def position_maps(network: ReIDNet, site: Site, x: Tensor, token: tuple[float, float]) -> Tensor:
+def position_maps(network: Network, site: Site, x: Tensor, token: tuple[float, float]) -> Tensor:
     """Where a position looks (B, H', W'): its row of the attention; of a CBAM gate, the gates themselves.
 
     Args:

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from dnas.errors import UserError
+from dnas.nn.network import Network
 from dnas.nn.pretrained import Loaded, load_weights
-from dnas.nn.reid_net import ReIDNet
 from dnas.nn.vit import PatchTokensModule, resized_positions
 from retrain.config import RetrainConfig
 from retrain.load import load, trained_folder
@@ -41,7 +41,7 @@ def same_network(config: RetrainConfig) -> RetrainConfig:
     return replace(config, **{name: getattr(run, name) for name in NETWORK}, input=size)
 
 
-def start(net: ReIDNet, config: RetrainConfig) -> Loaded | None:
+def start(net: Network, config: RetrainConfig) -> Loaded | None:
     """Load what `config.weights` names into a new network; none where it starts from scratch.
 
     Raises:
@@ -58,7 +58,7 @@ def start(net: ReIDNet, config: RetrainConfig) -> Loaded | None:
     return load_weights(net, config.weights, config.backbone, config.weights_grid)
 
 
-def _of_run(net: ReIDNet, config: RetrainConfig) -> Loaded:
+def _of_run(net: Network, config: RetrainConfig) -> Loaded:
     """Everything but the classifier, which knows the identities of that run; positions fitted to this input size."""
     assert config.weights is not None
     source = config.weights
@@ -83,7 +83,7 @@ def _of_run(net: ReIDNet, config: RetrainConfig) -> Loaded:
     return Loaded(source, len(kept), left_out, changed)
 
 
-def _fit_positions(net: ReIDNet, trained: ReIDNet, state: dict[str, Tensor]) -> tuple[str, ...]:
+def _fit_positions(net: Network, trained: Network, state: dict[str, Tensor]) -> tuple[str, ...]:
     """Resize the position embeddings of a vision transformer whose input has another size now."""
     changed = []
     old = dict(trained.named_modules())

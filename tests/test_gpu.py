@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnas.data.augment import InputConfig, draw
+from dnas.data.augment import InputConfig
 from dnas.run.position import CheckpointConfig, Pauses, Stop
 from dnas.run.schedules import OptimConfig
+from dnas.run.step import TrainConfig
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
-from dnas.search.loop import Search
 from dnas.search.relaxation import Relaxation
-from retrain.config import RetrainConfig, TrainConfig
+from dnas.search.search import Search
+from retrain.config import RetrainConfig
 from retrain.train import Retraining
 from search_spaces import SPACES
 
@@ -41,18 +42,15 @@ def test_a_step_waits_for_the_device_at_the_draw_alone(
     )  # fmt: skip
     state = Search(config, SPACES["tiny_reid"].resized(32, 16))
     state.position.epoch = 3
-    state._train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
-    state.steps.watch.check()
+    state.train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
+    state.stepper.watch.check()
     monkeypatch.setattr(Relaxation, "host_logits", allowed)
-    batch, held = state._sampler(state.train).epoch(3)[0], state._logit_batches(1)[0]
-    generator = torch.Generator().manual_seed(0)
+    state.begin_epoch(3, 0)
+    batches = list(state.task.batches("weights", 3))[:2]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(2):
-            state.estimator.draw(5, 1.0, generator)
-            state.estimator.use(0)
-            state.steps.weights(batch, 3, step, 3.5, False)
-            state.steps.logits(held, 3, step, 3.5)
+        for number, (inputs, target) in enumerate(batches):
+            state.step(number, inputs, target, 3.5, last=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(calls) == 2
@@ -68,14 +66,11 @@ def test_a_retraining_step_does_not_wait(amp: str, pedestrians: Path, tmp_path: 
     )  # fmt: skip
     state = Retraining(config)
     state.position.epoch = 3
-    state._train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
-    state.step.watch.check()
-    index = torch.from_numpy(state.sampler.epoch(3)[0])
+    state.train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
+    state.stepper.watch.check()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        batch = state.train.take(index, state.device)
-        for _ in range(2):
-            inputs = state.augment(batch, draw(len(index), torch.Generator()))
-            state.step(inputs, batch.labels, 3.5, last=False)
+        for number, (inputs, target) in zip(range(2), state.task.batches("weights", 3), strict=False):
+            state.step(number, inputs, target, 3.5, last=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")

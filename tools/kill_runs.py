@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import dnas.search.loop  # noqa: F401  (what the copies would import, each for itself)
+import dnas.search.search  # noqa: F401  (what the copies would import, each for itself)
 import retrain.train  # noqa: F401
 from dnas.cli import main as main_of_dnas
 from dnas.run.folder import RunFolder

@@ -63,7 +63,7 @@ def run(verb: str, namespace: Namespace, words: Sequence[str]) -> None:
     if distributed.restarted() and (Path(config.out) / "config.yaml").is_file():  # by torchrun --max-restarts
         return resume(verb, ["--resume", config.out, *_typed_space(words)])
     if verb == "search":
-        from dnas.search.loop import search
+        from dnas.search.search import search
         from search_spaces import load_space
 
         search(config, load_space(config.space))
@@ -82,7 +82,7 @@ def resume(verb: str, words: Sequence[str]) -> None:
     from dnas.run.config import from_plain
     from dnas.run.folder import RunFolder
     from dnas.run.paths import check_there, with_paths
-    from dnas.search.loop import resume as resume_search
+    from dnas.search.search import resume as resume_search
     from retrain.train import resume as resume_retraining
     from search_spaces import load_space, named_space
 

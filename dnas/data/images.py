@@ -65,7 +65,8 @@ class Images:
         return len(self.rows)
 
     @property
-    def identities(self) -> int:
+    def classes(self) -> int:
+        """How many labels there are."""
         return int(self.labels.max()) + 1
 
     def take(self, index: Tensor, device: torch.device) -> Batch:

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from dnas.data.images import Images
 from dnas.eval.ranking import Ranking, rank
-from dnas.nn.reid_net import ReIDNet
+from dnas.nn.network import Network
 
 Distance = Literal["cosine", "euclidean"]
 
 
 @torch.inference_mode()
 def embed(
-    network: ReIDNet, images: Images, batch: int = 128, distance: Distance = "cosine", flip_average: bool = False
+    network: Network, images: Images, batch: int = 128, distance: Distance = "cosine", flip_average: bool = False
 ) -> Tensor:
     """Embeddings (N, D) on the network's device, in eval mode; the mode is put back afterwards.
 
@@ -43,7 +43,7 @@ def embed(
 
 
 def retrieve_within(
-    network: ReIDNet, images: Images, distance: Distance = "cosine", flip_average: bool = False
+    network: Network, images: Images, distance: Distance = "cosine", flip_average: bool = False
 ) -> Ranking:
     """Every image is a query among all the others of the set (its own source is removed): held-out identities."""
     embedding = embed(network, images, distance=distance, flip_average=flip_average)

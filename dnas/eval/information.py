@@ -36,7 +36,7 @@ class Probe:
     def __init__(self, images: Images, beta: float) -> None:
         self.keep_N = torch.from_numpy(images.pids != 0)
         images = images if bool(self.keep_N.all()) else images.subset(self.keep_N)
-        self.beta, self.labels_N, self.identities = beta, images.labels, images.identities
+        self.beta, self.labels_N, self.identities = beta, images.labels, images.classes
         self.phi_x_NC = _input_assignment(images)
 
     def __call__(self, embedding_ND: Tensor) -> dict[str, float]:

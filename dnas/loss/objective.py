@@ -17,7 +17,7 @@ from dnas.errors import UserError, check_range
 from dnas.loss.centre import Centres
 from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
 from dnas.loss.triplet import batch_hard_triplet
-from dnas.nn.reid_net import Output
+from dnas.nn.network import Output
 from dnas.run.distributed import all_gather
 
 
@@ -27,7 +27,8 @@ class LossConfig:
 
     Args:
         smoothing: label smoothing of the identity loss.
-        triplet: batch-hard triplet loss on the L2-normalised features before the neck, with a `hard` or `soft` margin.
+        triplet: batch-hard triplet loss on the L2-normalised features before the neck, with a `hard` or `soft` margin;
+            none set: hard where identities are told apart, none where classes are.
         margin: of the triplet loss, in Euclidean distance.
         centre: weight of the centre loss on the features before the neck (Wen et al., ECCV 2016); 0 turns it off.
         circle: weight of the circle loss on the embedding (Sun et al., arXiv 2002.10857); 0 turns it off.
@@ -40,7 +41,7 @@ class LossConfig:
     """
 
     smoothing: float = 0.1
-    triplet: Literal["hard", "soft", "none"] = "hard"
+    triplet: Literal["hard", "soft", "none"] | None = None
     margin: float = 0.3
     centre: float = 0.0
     circle: float = 0.0
@@ -91,7 +92,8 @@ class Objective(nn.Module):
         labels_B = all_gather(labels_B)
         terms = {"id": F.cross_entropy(logits_BC, labels_B, label_smoothing=config.smoothing)}
         if config.triplet != "none":
-            terms["triplet"] = batch_hard_triplet(feature_BD, labels_B, config.margin, config.triplet == "soft")
+            soft = config.triplet == "soft"
+            terms["triplet"] = batch_hard_triplet(feature_BD, labels_B, config.margin, soft)
         if self.circle is not None:
             terms["circle"] = config.circle * self.circle(embedding_BD, labels_B)
         if self.centres is not None:

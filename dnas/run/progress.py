@@ -23,8 +23,8 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-HELD_OUT = "held-out mAP"
-"""The news whose best value is remembered. For people only: the last epoch is what counts."""
+HELD_OUT = "held-out "
+"""The news of this beginning is the one whose best value is remembered. For people only: the last epoch counts."""
 
 
 BEST = re.compile(r"\(best ([-\d.e]+)\)")
@@ -59,9 +59,9 @@ class EpochProgress:
         self.bar.__exit__(kind, value, trace)
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
-        """Say how epoch `number` (counted from 0) went, with the best held-out mAP so far."""
+        """Say how epoch `number` (counted from 0) went, with the best number on what is held out so far."""
         news = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-        self.best = max(self.best, values.get(HELD_OUT, -math.inf))
+        self.best = max([self.best, *(value for name, value in values.items() if name.startswith(HELD_OUT))])
         news += f"  (best {self.best:.3g})" if math.isfinite(self.best) else ""
         self.bar.update(self.task, advance=1, news=news)
         self._write(f"{self.title} {number + 1}/{self.epochs}  {news}", show=not console.is_terminal)

@@ -29,6 +29,7 @@ class OptimConfig:
         milestones: shares of the epochs at which the `step` schedule goes down.
         identities: P, identities in a batch.
         images: K, images of each.
+        batch: images in a batch where they are drawn one by one (classify).
         dcs_temperature: temperature of DCS-Attention's channel masks in the first epoch.
         dcs_temperature_end: the same in the last epoch.
         on_nonfinite: what a loss or gradient that is not finite does: `stop` the run, its last good state kept, or
@@ -45,13 +46,14 @@ class OptimConfig:
     milestones: list[float] = field(default_factory=lambda: [0.33, 0.58])
     identities: int = 16
     images: int = 4
+    batch: int = 64
     dcs_temperature: float = 1.0
     dcs_temperature_end: float = 0.3
     on_nonfinite: OnNonfinite = "stop"
 
     def __post_init__(self) -> None:
         check_range(self, "optim.", 1, math.inf, "epochs")
-        check_range(self, "optim.", 2, math.inf, "identities", "images")
+        check_range(self, "optim.", 2, math.inf, "identities", "images", "batch")
         check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay", "selection_lr")
         if not all(0 < share < 1 for share in self.milestones):
             raise UserError(

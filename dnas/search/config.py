@@ -7,13 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dnas.data.augment import InputConfig
-from dnas.data.protocol import Cameras
 from dnas.errors import UserError, check_range
-from dnas.loss.objective import LossConfig
-from dnas.run.device import Device
-from dnas.run.position import CheckpointConfig
 from dnas.run.schedules import OptimConfig
+from dnas.task.config import JobConfig
 
 UNITS = {
     "macs": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
@@ -129,40 +125,33 @@ class ArchConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(JobConfig):
     """Search a space for an architecture.
 
     Args:
         data: data set (docs/data.md): a folder or CSV manifest; several with commas between, to search on all of them.
         out: run folder to write.
+        task: what the network is for: `reid` (find the same identity again) or `classify` (say which class).
         space: name of a search space, or a Python file that defines SPACE.
         weights: torchvision state dict for the fixed parts of a space (attention_sites); none: start from scratch.
         weights_grid: rows x columns of the patches that a file's vision transformer saw (16x8), where it is no square.
         cameras: what a query may be matched with, held out or tested: images of `other` cameras, or any but its own
             (`ignore`); `auto` is `other` where the data say which camera took an image.
         seed: of everything random.
-        holdout: share of the training identities that decisions are made on.
-        eval_every: epochs between looks at the held-out identities with the derived network (0: at the end only).
+        holdout: share of the training identities (classify: images) that decisions are made on.
+        eval_every: epochs between looks at what is held out with the derived network (0: at the end only).
         device: auto, cpu, cuda, cuda:N or mps.
     """
 
-    data: str
-    out: str
     space: str = "tiny_reid"
     weights: str | None = None
     weights_grid: str | None = None
-    cameras: Cameras = "auto"
-    seed: int = 0
     holdout: float = 0.1
     eval_every: int = 5
-    device: Device = "auto"
-    input: InputConfig = field(default_factory=InputConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=40))
     arch: ArchConfig = field(default_factory=ArchConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "", 0.001, 0.999, "holdout")
-        check_range(self, "", 0, math.inf, "seed", "eval_every")

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 from dnas.eval.embed import Distance
-from dnas.nn.reid_net import ReIDNet
+from dnas.nn.network import Network
 from dnas.serve.interface import Precision
 from dnas.serve.prepare import Prepare
 
@@ -31,7 +31,7 @@ class Exportable(nn.Module):
 
     def __init__(
         self,
-        network: ReIDNet,
+        network: Network,
         distance: Distance = "cosine",
         flip_average: bool = False,
         prepare: Prepare | None = None,

@@ -117,7 +117,7 @@ def run_interface(run: TrainedRun) -> Interface:
         model=run.model.name,
         height=run.model.input.height,
         width=run.model.input.width,
-        embedding=len(network.neck.weight),
+        embedding=network.classifier.weight.shape[1],
         distance=config.distance,
         flip_average=config.flip_average,
         threshold=threshold,

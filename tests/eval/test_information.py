@@ -10,13 +10,8 @@ from torch.nn import functional as F
 
 from dnas.data.images import Images
 from dnas.eval import information
-from dnas.eval.held_out import HeldOut
-from dnas.eval.information import Probe, probe
-from dnas.eval.ranking import rank
+from dnas.eval.information import probe
 from dnas.loss.ibb import UNIFORM_SHARE, bound, information_bottleneck
-from dnas.nn.backbones import backbone
-from dnas.nn.reid_net import ReIDNet
-from dnas.space.spec import image
 
 
 def images(n: int = 30, identities: int = 5, distractors: int = 0) -> Images:
@@ -79,21 +74,3 @@ def test_one_identity_and_images_all_alike() -> None:
     found = probe(F.normalize(torch.randn(30, 4), dim=1), alike, 1.0)
     assert found["I(F;X)"] == pytest.approx(0, abs=1e-6)
     assert all(math.isfinite(value) for value in found.values())
-
-
-def test_a_look_embeds_once_and_reads_the_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = ReIDNet(backbone("resnet18", 0.125, small=True), image(8, 4), 5)
-    held_out, read = HeldOut(images(), beta=2.0), []
-    batches = Images.batches
-    monkeypatch.setattr(Images, "batches", lambda *given: (read.append(1), batches(*given))[1])
-    ranking, found = held_out.look(network)
-    assert len(read) == 2  # for the embedding, and for the input side
-    for _ in range(2):
-        again, second = held_out.look(network)
-        assert second == found
-    assert len(read) == 4
-    assert held_out.look(network, informed=False)[1] == {}
-    embedding = torch.cat([network.eval().embed(x) for x in batches(held_out.images, 64, torch.device("cpu"))]).detach()
-    ids = (held_out.images.pids, held_out.images.camids)
-    assert again.metrics() == ranking.metrics() == rank(embedding, embedding, ids, ids).metrics()
-    assert found == pytest.approx(Probe(held_out.images, 2.0)(embedding), abs=1e-6)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dnas.loss.ibb import ClassStatistics, bound, default_beta, information_bottleneck, log_assignment
 from dnas.loss.objective import LossConfig, Objective
-from dnas.nn.reid_net import Output
+from dnas.nn.network import Output
 
 
 def plain_information(phi_f: Tensor, phi_x: Tensor, y: Tensor) -> tuple[float, float]:

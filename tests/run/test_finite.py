@@ -9,7 +9,7 @@ import torch
 from dnas.cli import main
 from dnas.errors import UserError
 from dnas.loss.objective import Objective
-from dnas.nn.reid_net import Output
+from dnas.nn.network import Output
 from dnas.run.finite import Watch
 from dnas.run.folder import RunFolder
 from dnas.search.budget import Budget

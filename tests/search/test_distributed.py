@@ -14,8 +14,8 @@ from dnas.run import distributed
 from dnas.run.position import CheckpointConfig, Pauses, Stop
 from dnas.run.schedules import OptimConfig
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
-from dnas.search.loop import Search
 from dnas.search.relaxation import Draws
+from dnas.search.search import Search
 from search_spaces import SPACES
 from tests.spaces import CELLS
 
@@ -51,15 +51,17 @@ def train(name: str, data: str, steps: int = 10) -> dict[str, torch.Tensor]:
     state.relaxation.draws = spy  # type: ignore[method-assign]
     done = 0
     while done < steps:
-        done += len(state._sampler(state.train).epoch(0))
-        state._train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
-        state.choices = state.budget.derive(state.relaxation)
+        done += state.task.count("weights")
+        state.train_epoch(Pauses(CheckpointConfig(), state.position, Stop(), lambda: None))
+        state.verdict.choices = state.budget.derive(state.relaxation)
         state.position.epoch = min(state.position.epoch + 1, 2)
         state.position.begin()
     tensors = {f"net {n}": v for n, v in state.net.state_dict().items()}
-    tensors |= {f"objective {n}": v for n, v in state.objective.state_dict().items()}
+    tensors |= {f"objective {n}": v for n, v in state.task.objective.state_dict().items()}
     tensors |= {"logits": state.relaxation.logits_HK.detach(), "drawn": torch.cat(drawn)}
-    return tensors | {"held out": torch.tensor(list(state.evaluate(state.choices).values()))}
+    return tensors | {
+        "held out": torch.tensor(list(state.task.evaluate(state.children.recalibrated(state.choices)).values()))
+    }
 
 
 def in_double_precision(name: str, data: str) -> dict[str, torch.Tensor]:

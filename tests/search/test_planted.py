@@ -21,7 +21,7 @@ from dnas.nn.conv import ConvNormAct
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
-from dnas.search.loop import Search
+from dnas.search.search import Search
 from dnas.space.holes import Width
 from dnas.space.spec import Choices, OneOf, Space, decisions, fill
 
@@ -89,7 +89,7 @@ def config(textures: Path, out: Path, seed: int, budget: float, **arch: object) 
 def found(textures: Path, out: Path, seed: int, **arch: object) -> Choices:
     space, budget = planted()
     search = Search(config(textures, out, seed, budget, **arch), space)
-    search.run(RunFolder.create(out, "search", search.config, search.fingerprint, {}))
+    search.run(RunFolder.create(out, "search", search.config, search.task.fingerprint, {}))
     return search.choices
 
 

@@ -16,8 +16,8 @@ from dnas.search.config import ArchConfig, SearchConfig
 from dnas.search.estimators.estimator import Estimator
 from dnas.search.estimators.sampled import Sampled
 from dnas.search.estimators.score import leave_one_out
-from dnas.search.loop import Search
 from dnas.search.relaxation import Relaxation
+from dnas.search.search import Search
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Decision, OneOf
@@ -196,7 +196,7 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
         state.position.begin()
         state.position.epoch = epoch
         before.append(state.relaxation.logits_HK.detach().clone())
-        metrics = state._train_epoch(Pauses(config.checkpoint, state.position, Stop(), lambda: None))
+        metrics = state.train_epoch(Pauses(config.checkpoint, state.position, Stop(), lambda: None))
         assert used
         for count, temperature, idle in used:
             assert (temperature, idle) == (pytest.approx(4.0 * 0.5**epoch), pytest.approx(0.6 * (1 - epoch / 3)))

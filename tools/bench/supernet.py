@@ -24,20 +24,19 @@ from rich.console import Console
 from rich.table import Table
 from timing import held_mb, interleaved, interval
 
-from dnas.data.augment import augment, draw
 from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.nn.builder import PlainBuilder
 from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
-from dnas.nn.reid_net import Output
+from dnas.nn.network import Output
 from dnas.run import seeds
 from dnas.search.budget import Budget
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.estimators import ESTIMATORS
 from dnas.search.estimators.estimator import Estimator
-from dnas.search.loop import Search
 from dnas.search.relaxation import Relaxation
+from dnas.search.search import Search
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, OneOf, Space, Spec, decisions, fill, image
@@ -160,11 +159,13 @@ def search_state(mode: str, device: torch.device) -> Iterator[Search]:
 
 def step_parts(state: Search) -> dict[str, Step]:
     """The parts of a step, and the whole, at the end of the schedules (so that the bound is awake)."""
-    batch = state._sampler(state.train).epoch(0)[0]
-    held = state._sampler(state.logit_images).epoch(0)[0]
     at = 0.99 * state.config.optim.epochs
     generator = seeds.generator(0, "draw")
+    state.begin_epoch(0, 0)
     state.net.train()
+    inputs, labels = next(state.task.batches("weights", 0))
+    inputs = inputs.clone()  # the next batch takes its place
+    held, held_labels = next(state.task.batches("logits", 0))
 
     def sample() -> None:
         state.estimator.draw(1, 1.0, generator)
@@ -172,11 +173,11 @@ def step_parts(state: Search) -> dict[str, Step]:
 
     def logits() -> None:
         state.estimator.draw(1 + state.estimator.lessons, 1.0, generator)
-        state.steps.logits(held, 0, 0, at)
+        state.logits(held, held_labels, at)
 
     def weights() -> None:
         sample()
-        state.steps.weights(batch, 0, 0, at, False)
+        state.stepper(inputs, labels, at, last=False)
 
     def whole() -> None:
         weights()
@@ -184,23 +185,18 @@ def step_parts(state: Search) -> dict[str, Step]:
         if state.device.type == "cuda":
             torch.cuda.synchronize()
 
-    taken = state.train.take(torch.from_numpy(batch), state.device)
-    labels = taken.labels
-    inputs = augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
     sample()
     output = state.net(inputs)
 
     def objective() -> None:
         leaves = Output(*(tensor.detach().requires_grad_() for tensor in output))
-        torch.stack(list(state.objective(leaves, labels, 1.0).values())).sum().backward()
+        torch.stack(list(state.task.objective(leaves, labels, 1.0).values())).sum().backward()
 
     return {
         "whole step": whole,
         "weights: forward, backward, Adam": weights,
         "logits": logits,
-        "augmentation": lambda: void(
-            augment(taken, state.config.input, draw(len(batch), seeds.generator(0, "augment")))
-        ),
+        "a batch: taken, augmented": lambda: void(next(state.task.batches("weights", 0))),
         "draw": sample,
         "losses with the bound, backward to the features": objective,
         "expected cost": lambda: void(state.budget.count.expected(state.relaxation.distribution())),
@@ -218,7 +214,7 @@ def whole_step(rounds: int, device: torch.device, found: dict[str, float], conso
     for mode in modes:
         with search_state(mode, device) as state:
             seconds = interleaved(step_parts(state), rounds)
-            images = len(state._sampler(state.train).epoch(0)[0])
+            images = state.config.optim.identities * state.config.optim.images
             table = Table(title=f"a search step, {mode}: tiny_reid 128x64, batches of {images}")
             for title in ("part", "ms", "share"):
                 table.add_column(title, justify="left" if title == "part" else "right")

@@ -26,9 +26,8 @@ from dnas.nn.backbones import BACKBONES, backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.device import pick_device
 from dnas.run.schedules import OptimConfig
+from dnas.run.step import HALF, Stepper, TrainConfig
 from dnas.space.spec import image
-from retrain.config import TrainConfig
-from retrain.step import HALF, Stepper
 
 HEIGHT, WIDTH, IDENTITIES, IMAGES = 256, 128, 751, 4
 

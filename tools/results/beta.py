@@ -59,7 +59,7 @@ def main() -> None:
     if options.run:
         run = load(options.run, "cpu")
         images = run.decode(load_data(run.config.data).train)
-        sets[f"trained, C = {images.identities}"] = (run.embed(images), images.labels)
+        sets[f"trained, C = {images.classes}"] = (run.embed(images), images.labels)
     with style():
         figure, grid = plt.subplots(1, 3, figsize=(13, 4))
         for colour, marker, (name, (features, labels)) in zip(SERIES, MARKERS, sets.items(), strict=False):

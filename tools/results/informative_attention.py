@@ -24,11 +24,11 @@ from dnas.data.layouts import load_data
 from dnas.data.splits import together
 from dnas.draw.style import SERIES, style
 from dnas.eval.bootstrap import paired_difference
+from dnas.eval.retrieval import retrieve, save_ranking
 from dnas.loss.objective import LossConfig
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from retrain.config import RetrainConfig
-from retrain.evaluate import retrieve, save_ranking
 from retrain.load import load
 from retrain.train import resume, retrain
 

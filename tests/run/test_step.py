@@ -24,10 +24,9 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
+from dnas.run.step import Stepper, TrainConfig
 from dnas.space.spec import image
-from retrain.config import TrainConfig
 from retrain.load import load
-from retrain.step import Stepper
 
 C, P, K = 6, 4, 2
 SIZE = (32, 16)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnas.nn.reid_net import ReIDNet
+from dnas.nn.network import Network
 
 
 class MovingAverage:
@@ -17,12 +17,12 @@ class MovingAverage:
     torch.optim.swa_utils.AveragedModel does the same, but waits for the device in every step: it counts in a tensor.
     """
 
-    def __init__(self, net: ReIDNet, decay: float) -> None:
+    def __init__(self, net: Network, decay: float) -> None:
         self.net = copy.deepcopy(net).requires_grad_(False)
         self.decay, self.steps = decay, 0
 
     @torch.no_grad()
-    def follow(self, net: ReIDNet) -> None:
+    def follow(self, net: Network) -> None:
         """Whole numbers (counters) are copied; the statistics of batch norms are averaged like the weights."""
         pairs = list(zip(_tensors(self.net), _tensors(net), strict=True))
         real = [pair for pair in pairs if self.steps and pair[0].is_floating_point()]
@@ -41,5 +41,5 @@ class MovingAverage:
         self.net.load_state_dict(state["net"])
 
 
-def _tensors(net: ReIDNet) -> list[Tensor]:
+def _tensors(net: Network) -> list[Tensor]:
     return list(net.state_dict(keep_vars=True).values())

@@ -1,0 +1,193 @@
+"""The search: weights and logits trained in turn or together, the derived network written at every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnas.errors import UserError
+from dnas.nn.network import Network
+from dnas.nn.pretrained import load_weights
+from dnas.run import distributed, seeds
+from dnas.run.checkpoints import checkpoints
+from dnas.run.device import pick_device
+from dnas.run.files import read_json, void
+from dnas.run.folder import RunFolder
+from dnas.run.loop import Loop
+from dnas.run.paths import with_paths
+from dnas.run.progress import HELD_OUT, console
+from dnas.run.schedules import geometric
+from dnas.run.step import Beside, Stepper
+from dnas.search.budget import Budget
+from dnas.search.children import Children
+from dnas.search.config import SearchConfig
+from dnas.search.estimators import pick_estimator
+from dnas.search.logits import LogitStep
+from dnas.search.relaxation import Relaxation
+from dnas.search.supernet import SupernetBuilder, compile_options
+from dnas.search.verdict import Verdict
+from dnas.space.genotype import Genotype
+from dnas.space.spec import Choices, Space, decisions
+from dnas.task import pick_task
+from dnas.task.task import Needs
+
+LATENCY = "latency.json"
+"""The latency table of a search, copied into its folder."""
+
+
+class Search(Loop):
+    """State of a search: supernet, relaxation, optimisers, data."""
+
+    title = "search"
+
+    def __init__(self, config: SearchConfig, space: Space) -> None:
+        super().__init__()
+        self.config: SearchConfig = config
+        kind, estimator, self.device = (
+            pick_task(config.task),
+            pick_estimator(config.arch.mode),
+            pick_device(config.device),
+        )
+        self.space = space.resized(config.input.height or space.height, config.input.width or space.width)
+        known = decisions(space.spec)
+        if not known:
+            raise UserError(f"space: {space.name} has no open decision: there is nothing to search")
+        self.relaxation = Relaxation(known).to(self.device)
+        self.budget = Budget(config.budget, self.space)
+        self.estimator = estimator(self.relaxation, self.budget, config.arch)
+        self.verdict = Verdict(config, self.space, self.relaxation, self.budget, self.estimator)
+        channels = self.space.spec.out(self.space.input).channels.size
+        needs = Needs(
+            self.space.height, self.space.width, channels, self.device, config.arch.data == "split", tested=False
+        )
+        self.task = kind(config, needs)
+        torch.manual_seed(seeds.derive(config.seed, "init"))
+        builder = SupernetBuilder(self.relaxation.draw, config.arch.share)
+        net = self.task.network(self.space.spec, self.space.input, self.task.classes, builder)
+        if config.weights is not None:
+            self.started = load_weights(net, Path(config.weights), grid=config.weights_grid)
+        net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.synchronised(net, self.device)
+        if config.train.compile:
+            compile_options(net)
+        self.stepper = Stepper(net, self.task.objective, config.optim, config.train, changing=True)
+        self.logits = LogitStep(self.relaxation, self.estimator, self.stepper, config.arch.lr)
+        self.children = Children(self.space, lambda: self.stepper.final, self.task, config.seed)
+
+    @property
+    def choices(self) -> Choices:
+        """Of the derived network."""
+        return self.verdict.choices
+
+    def begin_epoch(self, epoch: int, start: int) -> None:
+        arch, epochs = self.config.arch, self.config.optim.epochs
+        self.temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
+        self.idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
+        learning = epoch >= math.ceil(arch.weights_only * epochs)
+        self.joint = learning and arch.data == "joint" and self.estimator.joint
+        self.apart = learning and not self.joint
+        self.logit_batches: Iterator[tuple[Tensor, Any]] = iter(())
+        if self.apart:
+            self.logit_batches = self.task.batches("logits", epoch, start, self.task.count("weights"))
+
+    def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
+        """Train the weights under one draw; and the logits, by the same step or by one of their own."""
+        noise = seeds.generator(self.config.seed, "draw", self.position.epoch, number)
+        self.estimator.draw(1 + self.apart * self.estimator.lessons, self.temperature, noise, self.idle_dropout)
+        self.estimator.use(0, gradient=self.joint)
+        beside = None
+        if self.joint:
+            beside = Beside(self.logits.optimiser, self.estimator.terms(at / self.config.optim.epochs))
+        self.count(self.stepper(inputs, target, at, last, beside))
+        if self.apart:
+            self.position.count(self.logits(*next(self.logit_batches), at))
+
+    def epoch_metrics(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, **self.verdict.architecture()}
+
+    def look(self, metrics: dict[str, Any], last: bool) -> tuple[dict[str, float], Sequence[str]]:
+        health = self.verdict.judge(metrics, self.task, self.stepper.final, self.children, last)
+        news = {
+            **metrics["loss"],
+            "E[MMACs]": metrics["expected_macs"] / 1e6,
+            "entropy": sum(metrics["entropy"].values()) / max(len(metrics["entropy"]), 1),
+        }
+        if "held_out" in metrics:
+            news[HELD_OUT + self.task.metric] = metrics["held_out"][self.task.metric]
+        return news, health.warnings
+
+    def written(self, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+        self.verdict.genotype(dict(metrics), self.task.fingerprint).save(folder.genotype_file)
+
+    def for_statistics(self) -> Network:
+        return self.children.recalibrated(self.choices)
+
+    def finish(self, folder: RunFolder) -> None:
+        """Leave the derived network's weights and costs."""
+        folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
+        counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
+        folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+
+    def parts(self) -> dict[str, Any]:
+        own = {"relaxation": self.relaxation, "moves": self.verdict.moves, "logit_optimiser": self.logits.optimiser}
+        return super().parts() | own
+
+    def state(self) -> dict[str, Any]:
+        return {"choices": dict(self.choices), **super().state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.verdict.choices = state["choices"]
+
+
+def search(config: SearchConfig, space: Space) -> RunFolder:
+    """Run a search in a new folder. Under `torchrun` all processes call this, and the first one writes."""
+    config = replace(config, device=distributed.start(config.device))
+    state, folder = Search(config, space), RunFolder(config.out)
+    with folder.locked():
+        if distributed.rank() == 0:
+            table = config.budget.latency_table
+            copies = {} if table is None else {LATENCY: read_json(Path(table))}
+            RunFolder.create(config.out, "search", config, state.task.fingerprint, copies)
+        distributed.wait_for_all()
+        return _finish(state, folder)
+
+
+def resume(config: SearchConfig, space: Space, changed: bool = False) -> RunFolder:
+    """Go on with the search in `config.out`, from its last checkpoint.
+
+    Args:
+        changed: the settings are other ones than before, and are to be kept.
+
+    Raises:
+        UserError: no search there, other data than before, or a damaged checkpoint.
+    """
+    wanted = config if changed else None
+    config = replace(config, device=distributed.start(config.device))
+    folder = RunFolder.open(config.out)
+    config = with_paths(config, folder.bases)
+    if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
+        config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
+    if checkpoints(folder.path / "checkpoints"):
+        config = replace(config, weights=None)  # the checkpoint has them; their file may be gone
+    state = Search(config, space)
+    with folder.locked():
+        folder.continue_with(state, state.task.fingerprint, wanted)
+        return _finish(state, folder)
+
+
+def _finish(state: Search, folder: RunFolder) -> RunFolder:
+    say = console.print if distributed.rank() == 0 else void
+    processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
+    decided = f"{len(state.relaxation.decisions)} decisions"
+    say(f"search: space {state.space.name}, {decided}, {state.task.said()}{processes}")
+    state.run(folder)
+    file = Path(folder.genotype_file)
+    say(f"search: wrote {file}  (show it: dnas show {file})")
+    return folder

@@ -1,0 +1,105 @@
+"""What an epoch of a search says: the derived network, how good it is on what is held out, and the search's health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dnas.nn.network import Network
+from dnas.run import distributed, seeds
+from dnas.search.budget import Budget
+from dnas.search.children import Children
+from dnas.search.config import SearchConfig
+from dnas.search.estimators.estimator import Estimator
+from dnas.search.health import Health, Moves, examine
+from dnas.search.relaxation import Relaxation, entropies
+from dnas.space.genotype import Genotype
+from dnas.space.spec import Choices, Space
+from dnas.task.task import Task
+
+
+class Verdict:
+    """Derives networks and judges them; `choices` are those of the last epoch."""
+
+    def __init__(
+        self, config: SearchConfig, space: Space, relaxation: Relaxation, budget: Budget, estimator: Estimator
+    ) -> None:
+        self.config, self.space, self.budget = config, space, budget
+        self.relaxation, self.estimator = relaxation, estimator
+        self.moves = Moves(relaxation.decisions).to(relaxation.logits_HK.device)
+        self.choices: Choices = budget.derive(relaxation)  # refuses an impossible budget before anything is read
+
+    def judge(self, metrics: dict[str, Any], task: Task, supernet: Network, children: Children, last: bool) -> Health:
+        """Derive the network of this epoch and, if it is time, look at it on what is held out; adds to the metrics."""
+        config, epoch = self.config, metrics["epoch"]
+        self.choices = self.budget.derive(self.relaxation)
+        if last and config.arch.samples:
+            metrics["sampled"] = self._best_of_samples(task, children)
+        if last or (config.eval_every and (epoch + 1) % config.eval_every == 0):
+            metrics |= task.look(children.recalibrated(self.choices))
+            metrics["held_out_supernet"] = self.of_supernet(task, supernet)
+        health = self._health(metrics, last)
+        metrics["health"] = health.plain()
+        return health
+
+    def of_supernet(self, task: Task, supernet: Network) -> dict[str, float]:
+        """The supernet as it is: by its probabilities where all options run, else the derived network in it."""
+        if self.estimator.one_hot:
+            self.relaxation.fix(self.choices)
+        else:
+            self.relaxation.mix()
+        return task.evaluate(supernet)
+
+    def _best_of_samples(self, task: Task, children: Children) -> list[dict[str, Any]]:
+        """Sample networks within the budget, and take the best on what is held out with inherited weights."""
+        generator = seeds.generator(self.config.seed, "derive")
+        found = [self.choices]
+        for _ in range(self.config.arch.samples):
+            child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
+            found += [child] if child not in found else []
+        ranks = range(distributed.rank(), len(found), distributed.world())
+        own = [children.score(child, task) if n in ranks else 0.0 for n, child in enumerate(found)]
+        scores = distributed.sum_numbers(own)
+        self.choices = found[scores.index(max(scores))]
+        return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
+
+    def architecture(self) -> dict[str, Any]:
+        """Where the choices stand, for the log."""
+        probabilities = self.relaxation.probabilities()
+        return {
+            "probabilities": {key: p.tolist() for key, p in probabilities.items()},
+            "entropy": entropies(probabilities),
+            "moves": self.moves.follow(self.relaxation.logits()),
+            **self.budget.expected(self.relaxation),
+            "budget": self.config.budget.kind,
+            "target": self.config.budget.limit,
+        }
+
+    def _health(self, metrics: dict[str, Any], last: bool) -> Health:
+        arch, known = self.config.arch, self.relaxation.decisions
+        index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
+        probabilities = self.relaxation.probabilities()
+        expected = float(self.budget.count.expected({key: p.double() for key, p in probabilities.items()}))
+        return examine(
+            self.space.spec,
+            self.space.input,
+            known,
+            self.choices,
+            probabilities,
+            metrics["moves"],
+            (expected, float(self.budget.count.at(index))),
+            (metrics["temperature"] if self.estimator.tempered else 0.0, arch.temperature),
+            last,
+        )
+
+    def genotype(self, metrics: dict[str, Any], fingerprint: dict[str, object]) -> Genotype:
+        """The derived network as a file, with how it was found."""
+        config = self.config
+        summary = {
+            "seed": config.seed, "epochs": metrics["epoch"] + 1, "of_epochs": config.optim.epochs,
+            "data": {"name": fingerprint["name"], "sha256": fingerprint["sha256"]},
+            "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
+            "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
+            "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),
+            **self.budget.expected(self.relaxation),
+        }  # fmt: skip
+        return Genotype.of(self.space, self.choices, summary)

@@ -1,0 +1,153 @@
+"""A task on images that are decoded once: batches, augmentation, the class statistics' passes, calibration."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnas.data.augment import Augmenter, draw
+from dnas.data.images import Images, decode
+from dnas.data.splits import Split
+from dnas.eval.embed import embed
+from dnas.eval.information import Probe
+from dnas.loss.objective import LossConfig, Objective
+from dnas.nn.network import Network
+from dnas.run import distributed, seeds
+from dnas.task.config import JobConfig
+from dnas.task.task import Needs, Part, Task
+
+CALIBRATION_BATCHES = 20
+CALIBRATION_BATCH = 64
+MOST_PROBED = 20_000_000
+"""Images times classes: the information of larger held-out sets is left to `dnas probe`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of a task.
+
+    Args:
+        weights: what the weights are trained on.
+        logits: what the logits of a search are trained on.
+        held: what is held out.
+        fingerprint: computes that of the whole data set.
+    """
+
+    weights: Split
+    logits: Split
+    held: Split
+    fingerprint: Callable[[], dict[str, object]]
+
+
+class ImageTask(Task):
+    """Base of the tasks on labelled images. A subclass reads `parts`, draws `indices` and judges."""
+
+    def __init__(self, config: JobConfig, needs: Needs) -> None:
+        self.config, self.needs = config, needs
+        with distributed.one_first():
+            parts = self.parts()
+        with distributed.one_first():
+            self.fingerprint = parts.fingerprint()
+            self.train = self.decode(parts.weights)
+            self.logit_images = self.train if parts.logits is parts.weights else self.decode(parts.logits)
+            self.held_out: Images | None = self.decode(parts.held) if len(parts.held) else None
+        self.held = self.held_out is not None
+        self.classes = self.train.classes
+        self.counts: dict[Part, int] = {}
+        self.probes: dict[str, Probe] = {}
+        self.augment = Augmenter(config.input)
+        self.objective = Objective(self.loss_config(), self.classes, needs.channels).to(needs.device)
+
+    @abstractmethod
+    def parts(self) -> Parts:
+        """Read the data set."""
+
+    @abstractmethod
+    def indices(self, images: Images, epoch: int) -> NDArray[np.int64]:
+        """The global batches of an epoch over these images, (steps, B), a function of (seed, epoch)."""
+
+    def loss_config(self) -> LossConfig:
+        """The loss as this task has it."""
+        return self.config.loss
+
+    def decode(self, split: Split) -> Images:
+        """The images of a split at the size that the network takes."""
+        return decode(split, self.needs.height, self.needs.width)
+
+    def count(self, part: Part) -> int:
+        if part not in self.counts:
+            self.counts[part] = len(self.indices(self._images(part), 0))
+        return self.counts[part]
+
+    def batches(self, part: Part, epoch: int, start: int = 0, count: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+        images, own = self._images(part), ("weights", "logits").index(part)
+        indices = self._indices(images, epoch, count)
+        size = indices.shape[1]
+        rows = distributed.own(size)
+        for step, batch in enumerate(images.stream(indices[start:, rows], self.needs.device), start=start):
+            numbers = draw(size, seeds.generator(self.config.seed, "augment", epoch, step, own))[rows]
+            yield self.augment(batch, numbers), batch.labels
+
+    def _images(self, part: Part) -> Images:
+        return self.train if part == "weights" else self.logit_images
+
+    def _indices(self, images: Images, epoch: int, count: int | None) -> NDArray[np.int64]:
+        """The batches of an epoch; if more are asked for than there are, passes one after the other."""
+        first = self.indices(images, epoch)
+        if count is None or count == len(first):
+            return first
+        passes = [self.indices(images, epoch * 1000 + turn) for turn in range(-(-count // len(first)))]
+        return np.concatenate(passes)[:count]
+
+    def calibration(self) -> Iterator[Tensor]:
+        generator = seeds.generator(self.config.seed, "recalibrate")
+        for _ in range(CALIBRATION_BATCHES):
+            index = torch.randint(len(self.train), (CALIBRATION_BATCH,), generator=generator)
+            yield self.augment(self.train.take(index, self.needs.device), draw(len(index), generator))
+
+    def begin_epoch(self, epoch: int, make: Callable[[], Network]) -> None:
+        """The statistics of the bound by a pass over the training images, where that is how they are made."""
+        config, objective = self.config, self.objective
+        assert isinstance(objective, Objective)
+        if config.loss.refresh != "epoch" or objective.eta((epoch + 1) / config.optim.epochs) == 0:
+            return
+        images = self.train.shard(distributed.rank(), distributed.world())
+        clustering = seeds.generator(config.seed, "cluster", epoch)
+        labels = images.labels.to(self.needs.device)
+        objective.statistics.refresh(embed(make(), images), labels, clustering)
+
+    @abstractmethod
+    def judge(self, network: Network, images: Images) -> tuple[dict[str, float], Tensor]:
+        """How good a network is on some images, and their embeddings (N, D), in one pass over them."""
+
+    def evaluate(self, network: Network) -> dict[str, float]:
+        assert self.held_out is not None
+        return self.judge(network, self.held_out)[0]
+
+    def look(self, network: Network, train: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        information = {"train": self.probe("train", self.train, embed(network, self.train))} if train else {}
+        if self.held_out is not None:
+            found["held_out"], embedding_ND = self.judge(network, self.held_out)
+            if train or len(self.held_out) * self.held_out.classes <= MOST_PROBED:
+                information["held_out"] = self.probe("held_out", self.held_out, embedding_ND)
+        return found | ({"information": information} if information else {})
+
+    def probe(self, name: str, images: Images, embedding_ND: Tensor) -> dict[str, float]:
+        """The information bottleneck of embeddings (`dnas.eval.information`).
+
+        Args:
+            name: of the set of images; what depends on them alone is computed once.
+        """
+        assert isinstance(self.objective, Objective)
+        if name not in self.probes:
+            self.probes[name] = Probe(images, self.objective.statistics.beta)
+        return self.probes[name](F.normalize(embedding_ND, dim=1))
