@@ -12,7 +12,7 @@ from dnas.data.splits import hold_out
 from dnas.errors import UserError
 from dnas.eval.embed import Distance, embed
 from dnas.eval.threshold import calibration
-from dnas.nn.reid_net import ReIDNet
+from dnas.nn.network import Network
 from dnas.run.config import expect
 from dnas.run.device import Device
 from dnas.run.folder import RunFolder
@@ -21,7 +21,7 @@ from retrain.load import load
 FILE = "calibration.json"
 
 
-def calibrate(net: ReIDNet, images: Images, distance: Distance, flip_average: bool) -> dict[str, Any]:
+def calibrate(net: Network, images: Images, distance: Distance, flip_average: bool) -> dict[str, Any]:
     """What calibration.json holds, of pictures of people whom the network has not seen."""
     embedding_ND = embed(net, images, distance=distance, flip_average=flip_average)
     return calibration(embedding_ND, images.pids, images.camids, distance)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from dnas.data.images import Images
 from dnas.eval.embed import embed
 from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.network import Network
 from dnas.nn.non_local import NonLocalModule
-from dnas.nn.reid_net import ReIDNet
 from dnas.nn.vit import Block
 
 LOOKED_AT = 128
@@ -92,7 +92,7 @@ class _Watch:
         return SelectionUse(float(share_C.mean()), float(depending), self.perplexity / self.rows, share_C.cpu())
 
 
-def selection_use(network: ReIDNet, images: Images) -> dict[str, SelectionUse]:
+def selection_use(network: Network, images: Images) -> dict[str, SelectionUse]:
     """Name of every selection that runs -> what it does with the images in inference (the first `LOOKED_AT`, spaced).
 
     The network's mode is put back; in a supernet these are the sites of the current draw.
@@ -113,7 +113,7 @@ def selection_use(network: ReIDNet, images: Images) -> dict[str, SelectionUse]:
     return {name: watch.use() for name, watch in watches.items() if watch.tokens}
 
 
-def selection_report(network: ReIDNet, images: Images) -> dict[str, dict[str, float]]:
+def selection_report(network: Network, images: Images) -> dict[str, dict[str, float]]:
     """`selection_use` as numbers for the log: {site: {"share": .., "depending": .., "perplexity": ..}}."""
     return {name: use.plain() for name, use in selection_use(network, images).items()} if selections(network) else {}
 

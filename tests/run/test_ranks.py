@@ -65,7 +65,7 @@ def test_a_rank_that_dies_ends_the_others_or_begins_again(pedestrians: Path, tmp
                 continue
             assert time.monotonic() - start < 60
             assert "dnas: rank 0: another process of this run has ended" in said
-            assert "dnas/search/loop.py" not in said  # the only traceback is that of torchrun itself
+            assert "dnas/run/loop.py" not in said  # the only traceback is that of torchrun itself
     assert results(tmp_path / "restarts") == results(tmp_path / "whole")
 
 
