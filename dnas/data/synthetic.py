@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from dnas.data.camera import Camera, photograph
 from dnas.data.layouts import MARKET as FOLDERS
 from dnas.data.pedestrian import Person
 from dnas.errors import UserError, check_range
+
+FEW = 16
+"""Identities that are drawn sooner than another process has started."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,13 @@ def synthesise(config: SynthConfig) -> dict[str, int]:
     for folder in FOLDERS.values():
         (unfinished / folder).mkdir(parents=True)
     pids = range(1, config.ids + 1)
-    chunk = max(1, config.ids // (8 * (os.cpu_count() or 1)))
-    with ProcessPoolExecutor() as pool:
-        written = list(
-            pool.map(_write_identity, [config] * config.ids, pids, [unfinished] * config.ids, chunksize=chunk)
-        )
+    write = partial(_write_identity, config, out=unfinished)
+    workers = min(os.cpu_count() or 1, config.ids // FEW)
+    if workers < 2:
+        written = [write(pid) for pid in pids]
+    else:  # a fork of a process with threads (torch's) may hang
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            written = list(pool.map(write, pids, chunksize=max(1, config.ids // (8 * workers))))
     unfinished.replace(out)  # an empty folder may be there
     return {name: sum(folder == name for images in written for folder in images) for name in FOLDERS}
 

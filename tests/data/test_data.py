@@ -25,6 +25,16 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert names[0] == names[1] != names[2]
 
 
+@pytest.mark.slow
+def test_more_processes_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, few in (("alone", 100), ("together", 2)):
+        monkeypatch.setattr("dnas.data.synthetic.FEW", few)
+        monkeypatch.setattr("dnas.data.synthetic.os.cpu_count", lambda: 2)
+        synthesise(SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16))
+    alone, together = (load_data(tmp_path / name).fingerprint()["sha256"] for name in ("alone", "together"))
+    assert alone == together
+
+
 def test_synthetic_layout(pedestrians: Path) -> None:
     data = load_data(pedestrians)
     assert not set(data.train.pids) & set(data.query.pids)
