@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Set up the environment and run the checks: ruff, mypy (strict), pytest with as many workers as there are cores.
 # --quick: pytest without what is marked slow; --all: with what is marked long too. Further arguments go to pytest.
+# PYTHON=python3.12: with another Python; LOWEST=1: with the oldest releases allowed, pytest only (tools/env.sh).
 extras=test,docs
+[ -z "${LOWEST:-}" ] || extras=test
 source "$(dirname "$0")/env.sh"
 which=()
 case "${1:-}" in
     --quick) which=(-m "not slow and not long"); shift ;;
     --all) which=(-m ""); shift ;;
 esac
-ruff format --check .
-ruff check .
-mypy
-pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder "${which[@]}" "$@"
+if [ -z "${LOWEST:-}" ]; then
+    ruff format --check .
+    ruff check .
+    mypy
+fi
+pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder ${which[@]+"${which[@]}"} "$@"
