@@ -25,7 +25,7 @@ from dnas.run.files import read_json, replace_file, void, write_json
 from dnas.run.progress import CountProgress
 from dnas.serve.interface import Interface
 from dnas.serve.listing import Listing, Value, list_pictures
-from dnas.serve.network import Embedder, Vectors, open_network
+from dnas.serve.network import Embedder, Vectors, load
 from dnas.serve.stream import embed_files
 
 FORMAT = "dnas-vectors/1"
@@ -78,7 +78,7 @@ def embed_to_file(config: EmbedConfig) -> Done:
         UserError: no network, no pictures, a bad one where that stops, or an unfinished file of something else.
     """
     device = distributed.start(config.device)
-    embedder = open_network(config.network, device, config.space)
+    embedder = load(config.network, device, config.space)
     listing = list_pictures(config.images, config.named)
     output = Path(config.output)
     return embed_listing(embedder, listing, output, config.batch, config.on_bad_image)

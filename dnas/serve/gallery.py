@@ -24,7 +24,7 @@ from dnas.serve import nearest
 from dnas.serve.interface import Interface, interface_of
 from dnas.serve.listing import Listing, Value, list_pictures, stamp, typed
 from dnas.serve.nearest import Approximate, Exact, Nearest
-from dnas.serve.network import Embedder, Picture, Vectors, open_network
+from dnas.serve.network import Embedder, Picture, Vectors, load
 from dnas.serve.store import NAME, Coarse, Row, Store
 from dnas.serve.stream import embed_files
 
@@ -81,7 +81,7 @@ class Gallery:
         """
         store = Store(Path(path))
         if not isinstance(network, Embedder):
-            network = open_network(network or os.path.normpath(Path(path) / store.network), device, space)
+            network = load(network or os.path.normpath(Path(path) / store.network), device, space)
         return Gallery(store, network)
 
     @staticmethod

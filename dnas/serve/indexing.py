@@ -10,7 +10,7 @@ from dnas.errors import check_range
 from dnas.run.device import Device
 from dnas.serve.gallery import Gallery, read_vectors
 from dnas.serve.listing import list_pictures
-from dnas.serve.network import open_network
+from dnas.serve.network import load
 from dnas.serve.store import Coarse
 
 
@@ -61,7 +61,7 @@ def index(config: IndexConfig) -> Indexed:
     files = [Path(name) for name in config.images if name.endswith(".npz")]
     sources = [name for name in config.images if not name.endswith(".npz")]
     listing = list_pictures(sources, config.named) if sources else None
-    embedder = open_network(config.network, config.device, config.space)
+    embedder = load(config.network, config.device, config.space)
     gallery = Gallery.create(config.output, embedder)
     added, left_out = 0, list[str]()
     for file in files:

@@ -185,7 +185,7 @@ def onnx_session(path: Path, device: Device = "auto") -> Any:
         raise UserError(f"{path}: cannot be read as an ONNX file ({reason})") from error
 
 
-def open_network(path: str | Path, device: Device = "auto", space: str | None = None) -> Embedder:
+def load(path: str | Path, device: Device = "auto", space: str | None = None) -> Embedder:
     """The network of a retraining's folder, or of an exported .onnx file.
 
     Raises:

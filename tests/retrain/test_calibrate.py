@@ -8,7 +8,7 @@ import pytest
 
 from dnas.cli import main
 from dnas.data.synthetic import SynthConfig, synthesise
-from dnas.serve.network import open_network
+from dnas.serve.network import load
 
 
 def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["on"] == "held-out identities"
     assert found == json.loads((tmp_path / "held" / "calibration.json").read_text())
     assert (tmp_path / "det.svg").stat().st_size > 3000
-    interface = open_network(held, "cpu").interface
+    interface = load(held, "cpu").interface
     assert interface.threshold == found["points"][-1]["similarity"]
     assert interface.false_share == found["points"][-1]["share"]
     assert main(["eval", held, "--open_set", "--device", "cpu", "--json"]) == 0

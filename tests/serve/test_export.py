@@ -28,7 +28,7 @@ from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.serve.export import FORMATS, check, refusal, write
 from dnas.serve.exportable import Exportable, traced
 from dnas.serve.interface import Interface
-from dnas.serve.network import open_network
+from dnas.serve.network import load
 from dnas.serve.prepare import Prepare
 from dnas.space.spec import Spec, fill, image
 from search_spaces.cells_reid import cells_reid
@@ -85,7 +85,7 @@ def exported(
     coarse = [Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)) for _ in range(7)]
     pictures = [picture.resize((30, 70), Image.Resampling.BICUBIC) for picture in coarse]
     if file.suffix == ".onnx":
-        vectors = open_network(file).embed(pictures)
+        vectors = load(file).embed(pictures)
         assert float(np.abs(vectors[0] - vectors[1:]).max(1).min()) > 1e-3  # else agreement would say nothing
     return check(file, module, interface, pictures)
 
@@ -152,7 +152,7 @@ def test_by_command(run: Path, pedestrians: Path, tmp_path: Path, capsys: pytest
         assert interface["data"]["sha256"] == json.loads((run / "data.json").read_text())["sha256"]
     assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "a.onnx").stat().st_size
     pictures = sorted((pedestrians / "query").glob("*.jpg"))[:3]
-    by_run, by_file, by_half = (open_network(p) for p in (run, tmp_path / "a.onnx", tmp_path / "half.onnx"))
+    by_run, by_file, by_half = (load(p) for p in (run, tmp_path / "a.onnx", tmp_path / "half.onnx"))
     assert by_run.interface.network == by_file.interface.network == by_half.interface.network
     np.testing.assert_allclose(by_run.embed(pictures), by_file.embed(pictures), atol=1e-5)
     assert float((by_run.embed(pictures) * by_half.embed(pictures)).sum(1).min()) > 0.999
@@ -194,4 +194,4 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         assert "\n" not in error
     for path, message in ((damaged, "cannot be read as an ONNX file"), (tmp_path / "no.onnx", "no such file")):
         with pytest.raises(UserError, match=message):
-            open_network(path)
+            load(path)

@@ -22,7 +22,7 @@ __all__ = ["browser"]  # a fixture of this file too
 def folder(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A gallery of all pictures of the gallery split, one of which has a strange name and column, and one is gone."""
     for module in (indexing, gallery_module):
-        monkeypatch.setattr(module, "open_network", lambda *words: stub())
+        monkeypatch.setattr(module, "load", lambda *words: stub())
     pictures = tmp_path / "pictures"
     shutil.copytree(pedestrians / "bounding_box_test", pictures)
     first, second = sorted(pictures.glob("*.jpg"))[:2]
