@@ -24,7 +24,7 @@ FILE = "calibration.json"
 def calibrate(net: Network, images: Images, distance: Distance, flip_average: bool) -> dict[str, Any]:
     """What calibration.json holds, of pictures of people whom the network has not seen."""
     embedding_ND = embed(net, images, distance=distance, flip_average=flip_average)
-    return calibration(embedding_ND, images.pids, images.camids, distance)
+    return calibration(embedding_ND, *images.ids, distance)
 
 
 def calibrate_run(

@@ -159,10 +159,14 @@ def _results(runs: Sequence[Run], interval: Difference) -> Part:
     for name, values in first.summary["information"].items():
         rows[f"IB, {name} (in log identities)"] = f"{values['IB']:.3f}"
     distance = first.protocol.get("distance")
+    ignored = first.protocol.get("cameras") == "ignore"
+    left_out = (
+        "its own image left out (cameras ignored)" if ignored else "images of the same identity and camera left out"
+    )
     lines = [
         f"Seed{'s' if len(runs) > 1 else ''} {', '.join(str(run.seed) for run in runs)}"
         + ("; mean ± standard deviation. " if len(runs) > 1 else "; one run: the spread over seeds is not known. ")
-        + f"Query against gallery, images of the same identity and camera left out, {distance} distance, flip average"
+        + f"Query against gallery, {left_out}, {distance} distance, flip average"
         f" {'on' if first.protocol.get('flip_average') else 'off'}; ties count wrong before right;"
         f" of the {first.summary.get('evaluated', 'last epoch')}."
     ]

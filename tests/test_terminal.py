@@ -52,6 +52,9 @@ def test_every_verb(home: Path, tmp_path: Path, encoding: str, monkeypatch: pyte
         (["probe", runs[0]], 0),
         (["draw", "training", *runs, "-o", str(out / "t.png")], 0),
         (["report", str(home / "search"), *runs, "-o", str(out / "r.html")], 0),
+        (["card", runs[0]], 0),
+        (["embed", runs[0], str(home / "data/query"), "-o", str(out / "v.npz")], 0),
+        (["data", "synth", str(out / "牛"), "--ids", "4", "--cameras", "2", "--images", "2"], 0),
         (["retrain", *data, *FIXED, "--out", runs[0]], 2),
         (["data", "check", str(home / "nowhere")], 2),
     ):

@@ -54,7 +54,8 @@ def test_leave_one_out_through_the_command_line(
     shells: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("data", "check", shells) == 0
-    assert "ranked cameras ignored" in capsys.readouterr().out
+    assert "ranked cameras ignored" in (out := capsys.readouterr().out)
+    assert "the same image" not in out  # queries that are the gallery are no copies
     one, other = tmp_path / "one", tmp_path / "other"
     assert run("search", "--data", shells, *SMALL, "--holdout", 0.34, "--out", tmp_path / "search") == 0
     out = capsys.readouterr().out
@@ -76,6 +77,9 @@ def test_leave_one_out_through_the_command_line(
     assert result["plain"]["cameras"] == {}
     assert "cosine distance, cameras ignored" in out
     assert run("draw", "ranked", one, "-o", tmp_path / "ranked.png") == 0
+    capsys.readouterr()
+    assert run("card", one) == 0
+    assert "its own image left out (cameras ignored)" in capsys.readouterr().out
     words = ["retrain", "--data", pedestrians, *SMALL, *FIXED]
     assert run(*words, "--cameras", "ignore", "--out", other) == 0
     assert run(*words, "--out", tmp_path / "third") == 0

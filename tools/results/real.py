@@ -179,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", help="data set: a folder or a manifest")
     parser.add_argument("out")
-    parser.add_argument("--weights", required=True, help="file of ImageNet's MobileNetV2, or DEFAULT")
+    parser.add_argument("--weights", required=True, help="file of ImageNet's MobileNetV2")
     parser.add_argument("--held-out", action="store_true", help="never read query and gallery")
     parser.add_argument("--size", type=int, nargs=2, default=(224, 224), help="height and width of the images")
     parser.add_argument("--budget", default="14M", help="MACs of tiny_reid and of what it is compared with")
