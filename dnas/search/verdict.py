@@ -96,7 +96,7 @@ class Verdict:
         config = self.config
         summary = {
             "seed": config.seed, "epochs": metrics["epoch"] + 1, "of_epochs": config.optim.epochs,
-            "data": {"name": fingerprint["name"], "sha256": fingerprint["sha256"]},
+            "data": {key: fingerprint[key] for key in ("name", "sha256", "protocol") if key in fingerprint},
             "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),

@@ -78,8 +78,7 @@ class ClassifyTask(ImageTask):
         held = f" and {len(self.held_out)} held-out" if self.held_out is not None else ""
         return f"{len(self.train):,} training{held} images of {self.classes} classes"
 
-    @staticmethod
-    def headline(metrics: Mapping[str, float]) -> str:
+    def headline(self, metrics: Mapping[str, float]) -> str:
         return f"top-1 {metrics['top1']:.1%}"
 
 

@@ -84,6 +84,6 @@ class ReIDTask(ImageTask):
         decided = f"{self.deciding} queries, {self.data.protocol.said}"
         return f"{known} and {self.held_out.classes} held-out identities ({decided})"
 
-    @staticmethod
-    def headline(metrics: Mapping[str, float]) -> str:
-        return f"mAP {metrics['mAP']:.1%}, Rank-1 {metrics['rank1']:.1%}"
+    def headline(self, metrics: Mapping[str, float]) -> str:
+        ignored = " (cameras ignored)" if self.data.protocol.cameras == "ignore" else ""
+        return f"mAP {metrics['mAP']:.1%}, Rank-1 {metrics['rank1']:.1%}{ignored}"

@@ -122,9 +122,8 @@ class Task(ABC):
     def said(self) -> str:
         """The training set in words, such as `27 training and 3 held-out identities`."""
 
-    @staticmethod
     @abstractmethod
-    def headline(metrics: Mapping[str, float]) -> str:
+    def headline(self, metrics: Mapping[str, float]) -> str:
         """The numbers of `evaluate` or `test` that a person reads first."""
 
     def begin_epoch(self, epoch: int, make: Callable[[], Network]) -> None:  # noqa: B027 (a hook)

@@ -60,7 +60,9 @@ def test_leave_one_out_through_the_command_line(
     assert run("search", "--data", shells, *SMALL, "--holdout", 0.34, "--out", tmp_path / "search") == 0
     out = capsys.readouterr().out
     assert "2 held-out identities (6 queries, cameras ignored)" in out
+    assert json.loads((tmp_path / "search/genotype.json").read_text())["search"]["data"]["protocol"] == "ignore"
     assert run("retrain", "--data", shells, *SMALL, *FIXED, "--holdout", 0.34, "--out", one) == 0
+    assert "cameras ignored" in capsys.readouterr().out
     summary = json.loads((one / "summary.json").read_text())
     assert summary["protocol"]["cameras"] == json.loads((one / "data.json").read_text())["protocol"] == "ignore"
     assert summary["queries_without_match"] == 0
