@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = {
         "torch": process("-c", "import torch"),
-        "import": process("-c", "import dnas, retrain.load, dnas.search.loop"),
+        "import": process("-c", "import retrain.load, dnas.search.supernet"),
         "help": process("-m", "dnas.cli", "--help"),
     }
     seconds = {name: median(times) for name, times in interleaved(runs, options.rounds).items()}
