@@ -81,14 +81,16 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 def _reason(error: Exception, file: Path) -> str:
     """Why torch did not read a file: what it holds beside tensors, or that it is no such file."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch colours its messages
+    text = str(error)
     if found := re.search(r"(?:GLOBAL|Unsupported class) ([A-Za-z_][\w.]*)", text):
         return (
             f"holds a Python object ({found[1]}), which is never made here; where you trust the file, keep its tensors:"
             f" import torch; m = torch.load('{file.name}', weights_only=False); torch.save("
             f"m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], 'tensors.pth')"
         )
-    return f"not a PyTorch state dict ({' '.join(text.split())[:120] or type(error).__name__})"
+    cause = text.split("WeightsUnpickler error:")[-1].strip()  # after advice that is not for the user
+    sentence = re.split(r"\.\s|\n", cause)[0]
+    return f"not a PyTorch state dict ({sentence or type(error).__name__})"
 
 
 def _fetched(name: str, backbone: str) -> Mapping[str, Tensor]:
