@@ -15,6 +15,7 @@ from dnas.run.progress import console
 PROBE = "Measure the information bottleneck of a trained network, on training and on unseen identities."
 LATENCY = "Measure the operations of a space on this device: the table for --budget.latency."
 COMPARE = "Compare finished retrainings: a table, every difference with its interval, a picture of accuracy over cost."
+FIDELITY = "Hold a search's verdict against short trainings of random networks, and of the found one, on their own."
 EVAL = "Evaluate a trained network on query and gallery of a data set."
 
 
@@ -116,7 +117,38 @@ def latency(config: Namespace, words: Sequence[str]) -> None:
     console.print(f"wrote {config.output}")
 
 
+def fidelity_parser() -> Parser:
+    from dnas.search.fidelity import FidelityConfig
+
+    found = Parser(prog="dnas fidelity", description=FIDELITY)
+    found.add_argument("run", type=str, help="folder of a search")
+    found.add_argument("--json", action="store_true", help="print the verdict as one line of JSON, last")
+    found.add_class_arguments(FidelityConfig)
+    add_device(found)
+    add_space(found)
+    return found
+
+
+def fidelity(namespace: Namespace, words: Sequence[str]) -> None:
+    from dnas.search.fidelity import FidelityConfig
+    from dnas.search.search import opened, report_fidelity
+    from search_spaces import load_space, named_space
+
+    asked = typed(FidelityConfig, namespace)
+    state, folder = opened(
+        Path(namespace.run),
+        lambda name: load_space(namespace.space) if namespace.space else named_space(name),
+        namespace.device,
+    )
+    with folder.locked():
+        found = state.fidelity(asked, folder)
+        report_fidelity(folder, found)
+    if namespace.json:
+        print(json.dumps(found.verdict()))
+
+
 VERBS = {
+    "fidelity": Verb(FIDELITY, fidelity_parser, fidelity),
     "compare": Verb(COMPARE, compare_parser, compare),
     "eval": Verb(EVAL, eval_parser, evaluate),
     "probe": Verb(PROBE, probe_parser, probe),

@@ -47,16 +47,16 @@ class Budget:
             return next(iter(weights.values())).new_zeros(())
         return self.excess(self.count.expected(weights), progress)
 
-    def switched_excess(self, relaxation: Relaxation, p: Mapping[str, Tensor], progress: float) -> Tensor:
-        """The cost term of the drawn network, whose gradient knows that of every network which is one switch away.
+    def switched_excess(self, index: Mapping[str, int], p: Mapping[str, Tensor], progress: float) -> Tensor:
+        """The cost term of a drawn network, whose gradient knows that of every network which is one switch away.
 
         Its expectation over the draws is the gradient of the expected term: no mixture of cheap and dear networks
         can pass for one that meets the budget.
 
         Args:
-            p: for every decision the probabilities of its options, differentiable.
+            index: the option that was drawn for every decision.
+            p: the probabilities of its options, differentiable.
         """
-        index = relaxation.drawn()
         one = next(iter(p.values()))
         own = self.excess(one.new_full((), float(self.count.at(index))), progress)
         if self.config.limit is None:

@@ -19,6 +19,10 @@ UNITS = {
 EXAMPLES = {"macs": "300M", "params": "2.5M", "latency": "8ms"}
 
 
+LEAST = 5
+"""Fewer random networks say nothing about the found one."""
+
+
 @dataclass(frozen=True)
 class BudgetConfig:
     """What the derived network may cost: one of MACs, parameters and latency, or nothing.
@@ -85,7 +89,7 @@ class ArchConfig:
     Args:
         mode: how the logits get their gradient: `full` runs every option of a choice, `sampled` only the drawn one
             (straight-through, biased), `score` as well (score function, unbiased), `switch` as well, and forward only
-            what it is held against (`alternatives`).
+            what it is held against (`alternatives`), `between` a point on the way from the drawn option to another one.
         alternatives: what `switch` holds against the drawn option of each choice: one other, or all of them; each
             costs a forward pass of its operation.
         draws: architectures that one `score` step compares on one batch; each costs a forward pass.
@@ -93,7 +97,10 @@ class ArchConfig:
         lr: learning rate of Adam on the logits.
         temperature: tau of the Gumbel-softmax in the first epoch (`full`, `sampled`; the others have none).
         temperature_end: tau in the last epoch.
-        weights_only: share of the epochs at the start that train weights alone.
+        weights_only: share of the epochs at the start that train weights alone; none: measured, until the supernet's
+            verdict on random networks keeps to what it was, at most half of the epochs (`dnas.search.beginning`).
+        weights_draws: what the draws that train the weights follow once logits learn: the `logits`, the `uniform`
+            distribution, or `both`, from the uniform one to the logits in the course of the epochs.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone,
             transformer stages that differ in channel selection alone.
         entropy: weight of the mean entropy of the choices in the loss of the logits at the end; it grows linearly from
@@ -111,7 +118,8 @@ class ArchConfig:
     lr: float = 0.02
     temperature: float = 5.0
     temperature_end: float = 0.5
-    weights_only: float = 0.3
+    weights_only: float | None = 0.3
+    weights_draws: Literal["logits", "uniform", "both"] = "logits"
     share: bool = True
     entropy: float = 0.0
     idle_dropout: float = 0.0
@@ -121,7 +129,7 @@ class ArchConfig:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
         check_range(self, "arch.", 2, 1000, "draws")
         check_range(self, "arch.", 0, math.inf, "lr", "entropy", "samples")
-        check_range(self, "arch.", 0, 0.99, "weights_only", "idle_dropout")
+        check_range(self, "arch.", 0, 0.99, "idle_dropout", *([] if self.weights_only is None else ["weights_only"]))
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,9 @@ class SearchConfig(JobConfig):
         seed: of everything random.
         holdout: share of the training identities (classify: images) that decisions are made on.
         eval_every: epochs between looks at what is held out with the derived network (0: at the end only).
+        verify: random networks of the found one's cost to train shortly on their own at the end, as the found one: is
+            it better, and does the supernet rank them rightly (0: not asked).
+        verify_epochs: of such a training.
         device: auto, cpu, cuda, cuda:N or mps.
     """
 
@@ -148,6 +159,8 @@ class SearchConfig(JobConfig):
     weights_grid: str | None = None
     holdout: float = 0.1
     eval_every: int = 5
+    verify: int = 0
+    verify_epochs: int = 5
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=40))
     arch: ArchConfig = field(default_factory=ArchConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -155,3 +168,6 @@ class SearchConfig(JobConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "", 0.001, 0.999, "holdout")
+        check_range(self, "", 1, math.inf, "verify_epochs")
+        if self.verify and self.verify < LEAST:
+            raise UserError(f"verify: found {self.verify}, allowed: 0, or {LEAST} networks and more")

@@ -114,12 +114,14 @@ class Draws:
         absent_HK: options that could not be drawn, on the CPU.
         index_NH: the option with the largest noisy logit, on the CPU; none where all options run.
         temperature: tau.
+        followed_NHK: log probabilities that the draws follow, on the CPU; none: those of the logits.
     """
 
     noise_NHK: Tensor
     absent_HK: Tensor
     index_NH: Tensor | None
     temperature: float
+    followed_NHK: Tensor | None = None
 
 
 def _gumbel(uniform: Tensor) -> Tensor:
@@ -156,6 +158,7 @@ class Relaxation(nn.Module):
         generator: torch.Generator,
         idle_dropout: float = 0.0,
         one_hot: bool = True,
+        uniform: float = 0.0,
     ) -> Draws:
         """Draw architectures.
 
@@ -164,25 +167,43 @@ class Relaxation(nn.Module):
             generator: on the CPU; the same seed gives the same draws on every rank.
             idle_dropout: probability that a choice leaves out its skip and zero options in these draws.
             one_hot: whether to look which options were drawn. That waits for the device where the logits have changed.
+            uniform: share of the uniform distribution in what draw number 0 follows.
         """
         uniform_NHK = torch.rand((count, *self.logits_HK.shape), generator=generator, dtype=torch.float64)
         without_H = None
         if idle_dropout > 0:
             without_H = torch.rand(len(self.decisions), generator=generator) < idle_dropout
-        return self.draws_for(_gumbel(uniform_NHK), temperature, without_H, one_hot)
+        return self.draws_for(_gumbel(uniform_NHK), temperature, without_H, one_hot, uniform)
 
     def draws_for(
-        self, gumbel_NHK: Tensor, temperature: float, without_idle_H: Tensor | None = None, one_hot: bool = True
+        self,
+        gumbel_NHK: Tensor,
+        temperature: float,
+        without_idle_H: Tensor | None = None,
+        one_hot: bool = True,
+        uniform: float = 0.0,
     ) -> Draws:
         """The draws for given Gumbel noise; choices in `without_idle_H` leave out skip and zero."""
         absent_HK = self._absent_HK
         if without_idle_H is not None:
             absent_HK = absent_HK | (self._idle_HK & without_idle_H[:, None])
         noise_NHK = gumbel_NHK.to(self.logits_HK.dtype)
-        index_NH = None
+        index_NH = followed_NHK = None
         if one_hot:
-            index_NH = (self.host_logits() + noise_NHK).masked_fill(absent_HK, -torch.inf).argmax(2)
-        return Draws(noise_NHK, absent_HK, index_NH, temperature)
+            logits_HK = self.host_logits()
+            if uniform > 0:
+                p_HK = logits_HK.masked_fill(absent_HK, -torch.inf).softmax(1)
+                even_HK = (~absent_HK).to(p_HK.dtype) / (~absent_HK).sum(1, keepdim=True)
+                followed_NHK = logits_HK.repeat(len(noise_NHK), 1, 1)
+                followed_NHK[0] = ((1 - uniform) * p_HK + uniform * even_HK).log()
+            noisy_NHK = noise_NHK + (logits_HK if followed_NHK is None else followed_NHK)
+            index_NH = noisy_NHK.masked_fill(absent_HK, -torch.inf).argmax(2)
+        return Draws(noise_NHK, absent_HK, index_NH, temperature, followed_NHK)
+
+    def followed(self, draws: Draws, n: int) -> Tensor:
+        """What draw number n follows, (H, K) on the CPU: log probabilities up to a constant, or -inf."""
+        followed_HK = self.host_logits() if draws.followed_NHK is None else draws.followed_NHK[n]
+        return followed_HK.masked_fill(draws.absent_HK, -torch.inf)
 
     def host_logits(self) -> Tensor:
         """The logits (H, K) on the CPU. Waits for the device only if they have changed since the last call.
@@ -221,6 +242,11 @@ class Relaxation(nn.Module):
         assert draws.index_NH is not None
         return dict(zip(self.decisions, draws.index_NH[n].tolist(), strict=True))
 
+    def preferred(self, draws: Draws, n: int) -> dict[str, int]:
+        """What the noise of draw number n would have drawn by the logits, whatever it followed."""
+        noisy_HK = (self.host_logits() + draws.noise_NHK[n]).masked_fill(draws.absent_HK, -torch.inf)
+        return dict(zip(self.decisions, noisy_HK.argmax(1).tolist(), strict=True))
+
     def _sent(self, tensor: Tensor) -> Tensor:
         """To the logits' device; the host does not wait for it."""
         if self.logits_HK.device.type == "cuda":
@@ -242,7 +268,7 @@ class Relaxation(nn.Module):
         """The option with the second largest noisy logit of every decision: a sample of the probabilities without the
         drawn one (Gumbel-top-k, arXiv 1903.06059). None where there was only one to draw.
         """
-        noisy_HK = (self.host_logits() + draws.noise_NHK[n]).masked_fill(draws.absent_HK, -torch.inf)
+        noisy_HK = self.followed(draws, n) + draws.noise_NHK[n]
         if noisy_HK.shape[1] < 2:
             return dict.fromkeys(self.decisions)
         value_H2, index_H2 = noisy_HK.topk(2)

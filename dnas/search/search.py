@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from dnas.nn.network import Network
 from dnas.nn.pretrained import load_weights
 from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
-from dnas.run.device import pick_device
+from dnas.run.config import from_plain
+from dnas.run.device import Device, pick_device
 from dnas.run.files import read_json, void
 from dnas.run.folder import RunFolder
 from dnas.run.loop import Loop
@@ -24,15 +24,18 @@ from dnas.run.paths import with_paths
 from dnas.run.progress import HELD_OUT, console
 from dnas.run.schedules import geometric
 from dnas.run.step import Beside, Stepper
+from dnas.search.beginning import BATCHES, NETWORKS, Beginning, losses
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
 from dnas.search.estimators import pick_estimator
+from dnas.search.fidelity import FIDELITY, Fidelity, FidelityConfig, Judge, measure
 from dnas.search.logits import LogitStep
+from dnas.search.random_networks import random_networks
 from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder, compile_options
 from dnas.search.verdict import Verdict
-from dnas.space.genotype import Genotype
+from dnas.space.genotype import Genotype, read_genotype
 from dnas.space.spec import Choices, Space, decisions
 from dnas.task import pick_task
 from dnas.task.task import Needs
@@ -61,6 +64,13 @@ class Search(Loop):
         self.relaxation = Relaxation(known).to(self.device)
         self.budget = Budget(config.budget, self.space)
         self.estimator = estimator(self.relaxation, self.budget, config.arch)
+        self.beginning = Beginning(config.optim.epochs, config.arch.weights_only)
+        self.judged = random_networks(known, NETWORKS, config.seed, different=False)
+        if config.arch.weights_draws != "logits" and config.arch.data == "joint" and not self.estimator.off_policy:
+            raise UserError(
+                f"arch.weights_draws: found {config.arch.weights_draws}, allowed in a joint search by"
+                f" {config.arch.mode}: logits"
+            )
         self.verdict = Verdict(config, self.space, self.relaxation, self.budget, self.estimator)
         channels = self.space.spec.out(self.space.input).channels.size
         needs = Needs(
@@ -89,17 +99,38 @@ class Search(Loop):
         arch, epochs = self.config.arch, self.config.optim.epochs
         self.temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
         self.idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
-        learning = epoch >= math.ceil(arch.weights_only * epochs)
+        learning = epoch >= self.beginning.epoch
         self.joint = learning and arch.data == "joint" and self.estimator.joint
         self.apart = learning and not self.joint
+        self.uniform = self._uniform(epoch) if learning else 0.0
         self.logit_batches: Iterator[tuple[Tensor, Any]] = iter(())
         if self.apart:
             self.logit_batches = self.task.batches("logits", epoch, start, self.task.count("weights"))
 
+    def _uniform(self, epoch: int) -> float:
+        """Share of the uniform distribution in the draws that train the weights, once logits learn."""
+        draws, epochs = self.config.arch.weights_draws, self.config.optim.epochs
+        if draws == "both":
+            begun = self.beginning.epoch
+            return 1 - (epoch - begun) / max(epochs - 1 - begun, 1)
+        return float(draws == "uniform")
+
+    def _judge_beginning(self, epoch: int) -> None:
+        """Ask whether the supernet's verdict on random networks keeps to what it was."""
+        seed, objective = self.config.seed, self.task.objective
+        torch.manual_seed(seeds.derive(seed, "beginning"))
+
+        def loss(output: Any, target: Any) -> Tensor:
+            return torch.stack(list(objective(output, target, 0.0, follow=False).values())).sum()
+
+        batches = self.task.batches("logits", 0, 0, BATCHES)  # the same ones every time
+        self.beginning.tell(epoch, losses(self.judged, self.relaxation, self.net, loss, batches))
+
     def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
         """Train the weights under one draw; and the logits, by the same step or by one of their own."""
         noise = seeds.generator(self.config.seed, "draw", self.position.epoch, number)
-        self.estimator.draw(1 + self.apart * self.estimator.lessons, self.temperature, noise, self.idle_dropout)
+        count = 1 + self.apart * self.estimator.lessons
+        self.estimator.draw(count, self.temperature, noise, self.idle_dropout, self.uniform)
         self.estimator.use(0, gradient=self.joint)
         beside = None
         if self.joint:
@@ -112,6 +143,9 @@ class Search(Loop):
         return {"temperature": self.temperature, **self.verdict.architecture()}
 
     def look(self, metrics: dict[str, Any], last: bool) -> tuple[dict[str, float], Sequence[str]]:
+        if self.beginning.asks(metrics["epoch"]):
+            self._judge_beginning(metrics["epoch"])
+            metrics["agreement"] = self.beginning.agreement
         health = self.verdict.judge(metrics, self.task, self.stepper.final, self.children, last)
         news = {
             **metrics["loss"],
@@ -133,9 +167,23 @@ class Search(Loop):
         folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+        if self.config.verify:
+            wanted = FidelityConfig(self.config.verify, self.config.verify_epochs)
+            fidelity = self.fidelity(wanted, folder)
+            report_fidelity(folder, fidelity)
+
+    def fidelity(self, asked: FidelityConfig, folder: RunFolder) -> Fidelity:
+        """Hold the verdict against short trainings of networks on their own (`dnas.search.fidelity`)."""
+        judge = Judge(self.config, self.space, self.budget, self.task, self.children)
+        return measure(judge, self.choices, asked, folder.path / FIDELITY, console.print)
 
     def parts(self) -> dict[str, Any]:
-        own = {"relaxation": self.relaxation, "moves": self.verdict.moves, "logit_optimiser": self.logits.optimiser}
+        own = {
+            "relaxation": self.relaxation,
+            "beginning": self.beginning,
+            "moves": self.verdict.moves,
+            "logit_optimiser": self.logits.optimiser,
+        }
         return super().parts() | own
 
     def state(self) -> dict[str, Any]:
@@ -144,6 +192,34 @@ class Search(Loop):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.verdict.choices = state["choices"]
+
+
+def report_fidelity(folder: RunFolder, fidelity: Fidelity) -> None:
+    """Put the verdict into the genotype, and say it."""
+    known = read_genotype(folder.genotype_file)
+    replace(known, search={**known.search, "fidelity": fidelity.verdict()}).save(folder.genotype_file)
+    for line in fidelity.lines():
+        console.print(f"search: {line}", highlight=False)
+
+
+def opened(path: Path, space: Callable[[str], Space], device: Device = "auto") -> tuple[Search, RunFolder]:
+    """A search as its newest checkpoint left it, to be looked at: nothing is written.
+
+    Args:
+        space: finds the space by the name that the run has.
+
+    Raises:
+        UserError: no search there, none of its epochs done, or the data have changed since.
+    """
+    folder = RunFolder.open(path)
+    if folder.verb() != "search":
+        raise UserError(f"{path}: expected a search, this is a {folder.verb()}")
+    config = replace(from_plain(SearchConfig, folder.config(), str(folder.config_file)), device=device, weights=None)
+    state = Search(config, space(config.space))
+    if folder.json("data.json").get("sha256") != state.task.fingerprint["sha256"]:
+        raise UserError(f"{path}: the data set has changed since this search (data.json)")
+    state.restore(folder.load())
+    return state, folder
 
 
 def search(config: SearchConfig, space: Space) -> RunFolder:

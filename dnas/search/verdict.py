@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dnas.nn.network import Network
@@ -9,8 +10,9 @@ from dnas.run import distributed, seeds
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
+from dnas.search.equal import rivals
 from dnas.search.estimators.estimator import Estimator
-from dnas.search.health import Health, Moves, examine
+from dnas.search.health import Health, Moves, examine, undecided_of
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.space.genotype import Genotype
 from dnas.space.spec import Choices, Space
@@ -37,7 +39,15 @@ class Verdict:
         if last or (config.eval_every and (epoch + 1) % config.eval_every == 0):
             metrics |= task.look(children.recalibrated(self.choices))
             metrics["held_out_supernet"] = self.of_supernet(task, supernet)
-        health = self._health(metrics, last)
+        equal: list[str] = []
+        if last:
+            found = rivals(
+                undecided_of(self.relaxation.probabilities()), self.relaxation.decisions,
+                self.relaxation.probabilities(), self.choices, children, task,
+            )  # fmt: skip
+            metrics["rivals"] = {key: one.plain() for key, one in found.items()}
+            equal = [key for key, one in found.items() if one.equal]
+        health = self._health(metrics, last, equal)
         metrics["health"] = health.plain()
         return health
 
@@ -74,7 +84,7 @@ class Verdict:
             "target": self.config.budget.limit,
         }
 
-    def _health(self, metrics: dict[str, Any], last: bool) -> Health:
+    def _health(self, metrics: dict[str, Any], last: bool, equal: Sequence[str]) -> Health:
         arch, known = self.config.arch, self.relaxation.decisions
         index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
         probabilities = self.relaxation.probabilities()
@@ -89,6 +99,7 @@ class Verdict:
             (expected, float(self.budget.count.at(index))),
             (metrics["temperature"] if self.estimator.tempered else 0.0, arch.temperature),
             last,
+            equal,
         )
 
     def genotype(self, metrics: dict[str, Any], fingerprint: dict[str, object]) -> Genotype:
@@ -100,6 +111,7 @@ class Verdict:
             "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),
+            "rivals": metrics.get("rivals"),
             **self.budget.expected(self.relaxation),
         }  # fmt: skip
         return Genotype.of(self.space, self.choices, summary)

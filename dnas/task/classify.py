@@ -25,7 +25,7 @@ from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
 from dnas.task.config import JobConfig
 from dnas.task.images import ImageTask, Parts
-from dnas.task.task import LOGIT_SHARE, Needs
+from dnas.task.task import LOGIT_SHARE, Each, Needs
 
 PER_IMAGE = "per_image.npz"
 """What the network said of every test image: predicted, label, loss."""
@@ -62,6 +62,11 @@ class ClassifyTask(ImageTask):
     def judge(self, network: Network, images: Images) -> tuple[dict[str, float], Tensor]:
         found = self._answers(network, images)
         return found.metrics(), found.embedding_ND
+
+    def each(self, network: Network) -> Each:
+        assert self.held_out is not None
+        right_N = self._answers(network, self.held_out).right_N
+        return Each(right_N.astype(np.float64), np.arange(len(right_N)))
 
     def _answers(self, network: Network, images: Images) -> Answers:
         return answers(network, images, images.pids - 1)  # not images.labels: a small set may lack a class

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -131,6 +132,13 @@ class ImageTask(Task):
     def evaluate(self, network: Network) -> dict[str, float]:
         assert self.held_out is not None
         return self.judge(network, self.held_out)[0]
+
+    def fresh(self, config: JobConfig) -> ImageTask:
+        found = copy.copy(self)  # the images are the same ones
+        found.config = config
+        found.counts, found.probes = {}, {}
+        found.objective = Objective(found.loss_config(), self.classes, self.needs.channels).to(self.needs.device)
+        return found
 
     def look(self, network: Network, train: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -15,14 +15,14 @@ from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images, together
 from dnas.eval.embed import Distance, embed
-from dnas.eval.ranking import rank
+from dnas.eval.ranking import Ranking, rank
 from dnas.eval.retrieval import retrieve, save_ranking
 from dnas.nn.network import Network
 from dnas.nn.reid_net import ReIDNet
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
 from dnas.task.images import ImageTask, Parts
-from dnas.task.task import LOGIT_SHARE
+from dnas.task.task import LOGIT_SHARE, Each
 
 
 class ReIDTask(ImageTask):
@@ -52,10 +52,18 @@ class ReIDTask(ImageTask):
         return PKSampler(images.labels.numpy(), optim.identities, optim.images, self.config.seed).epoch(epoch)
 
     def judge(self, network: Network, images: Images) -> tuple[dict[str, float], Tensor]:
+        ranking, embedding_ND = self._within(network, images)
+        return ranking.metrics(), embedding_ND
+
+    def each(self, network: Network) -> Each:
+        assert self.held_out is not None
+        return Each(self._within(network, self.held_out)[0].ap, np.asarray(self.held_out.pids))
+
+    def _within(self, network: Network, images: Images) -> tuple[Ranking, Tensor]:
         """Every image is a query among all others of the set."""
         distance, flip_average = self.distance
         embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
-        return rank(embedding_ND, embedding_ND, images.ids, images.ids, distance).metrics(), embedding_ND
+        return rank(embedding_ND, embedding_ND, images.ids, images.ids, distance), embedding_ND
 
     def test(self, network: Network, folder: Path) -> dict[str, Any]:
         images = self.decode(together(self.query, self.gallery))

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dnas.nn.network import Network
@@ -50,6 +52,19 @@ class Needs:
     tested: bool = True
     test_on: str | None = None
     protocol: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Each:
+    """What every held-out item scored.
+
+    Args:
+        score_N: shares (0 to 1), NaN for items that do not count; their mean is the number that decides.
+        group_N: items of one group are not independent (identities); each its own otherwise.
+    """
+
+    score_N: NDArray[np.float64]
+    group_N: NDArray[np.int64]
 
 
 class Task(ABC):
@@ -105,6 +120,14 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, network: Network) -> dict[str, float]:
         """How good a network is on what is held out, `metric` among it."""
+
+    @abstractmethod
+    def each(self, network: Network) -> Each:
+        """How good a network is on every item that is held out, for paired intervals."""
+
+    @abstractmethod
+    def fresh(self, config: JobConfig) -> Task:
+        """The same data for another training: nothing learnt yet, and other settings of how weights are trained."""
 
     @abstractmethod
     def test(self, network: Network, folder: Path) -> dict[str, Any]:

@@ -173,9 +173,11 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
     gradients: list[bool] = []
     draw, use = Estimator.draw, Sampled.use
 
-    def spy_draw(self: Estimator, count: int, temperature: float, generator: torch.Generator, idle: float) -> None:
+    def spy_draw(
+        self: Estimator, count: int, temperature: float, generator: torch.Generator, idle: float, uniform: float
+    ) -> None:
         used.append((count, temperature, idle))
-        draw(self, count, temperature, generator, idle)
+        draw(self, count, temperature, generator, idle, uniform)
 
     def spy_use(self: Sampled, n: int, gradient: bool = False) -> None:
         gradients.append(gradient)

@@ -59,23 +59,30 @@ def switch(spec: Spec, alternatives: Alternatives, budget: BudgetConfig | None =
     return Switch(relaxation, Budget(budget or BudgetConfig(), space), config)
 
 
-def outcomes(estimator: Switch) -> Iterator[float]:
-    """Puts every draw in use, with every way to draw the other option of each choice; yields its probability."""
+def outcomes(estimator: Switch, uniform: float = 0.0) -> Iterator[float]:
+    """Puts every draw in use, with every way to draw the other option of each choice; yields its probability.
+
+    Args:
+        uniform: share of the uniform distribution in what is drawn from.
+    """
     relaxation = estimator.relaxation
-    p = {key: row.tolist() for key, row in relaxation.probabilities().items()}
+    p = {
+        key: [(1 - uniform) * share + uniform / len(row) for share in row.tolist()]
+        for key, row in relaxation.probabilities().items()
+    }
     pairs = [list(itertools.permutations(range(len(row)), 2)) for row in p.values()]
     for drawn in itertools.product(*pairs):
         noise_HK, probability = torch.zeros_like(relaxation.logits_HK), 1.0
         for h, ((k, j), row) in enumerate(zip(drawn, p.values(), strict=True)):
             noise_HK[h, k], noise_HK[h, j] = 2000.0, 1000.0
             probability *= row[k] * row[j] / (1 - row[k])
-        estimator.draws = relaxation.draws_for(noise_HK[None], 3.0)
+        estimator.draws = relaxation.draws_for(noise_HK[None], 3.0, uniform=uniform)
         estimator.use(0, gradient=True)
         yield probability
 
 
 def gradients(
-    estimator: Switch, loss: Callable[[], Tensor], term: Callable[[], Tensor] | None = None
+    estimator: Switch, loss: Callable[[], Tensor], term: Callable[[], Tensor] | None = None, uniform: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """The true gradient of the expected loss, and that of `term` (or of the loss itself) on average over all draws."""
     relaxation = estimator.relaxation
@@ -87,15 +94,17 @@ def gradients(
         numbers, p = relaxation.drawn(), relaxation.distribution()
         expected = expected + torch.stack([p[key][k] for key, k in numbers.items()]).prod() * loss().detach()
     true = torch.autograd.grad(expected, logits_HK)[0]
-    for probability in outcomes(estimator):
+    for probability in outcomes(estimator, uniform):
         found = torch.autograd.grad((term or loss)(), logits_HK, allow_unused=True)[0]
         total += probability * (torch.zeros_like(logits_HK) if found is None else found)
     return true, total
 
 
+@pytest.mark.parametrize("uniform", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("alternatives", ["one", "all"])
-@pytest.mark.parametrize("name", CASES)
-def test_it_is_exact_where_the_loss_is_linear(name: str, alternatives: Alternatives) -> None:
+@pytest.mark.parametrize("name", [name for name in CASES if name != "nested"])
+def test_it_is_exact_where_the_loss_is_linear(name: str, alternatives: Alternatives, uniform: float) -> None:
+    """Also from draws that follow something else than the logits."""
     spec = CASES[name]
     estimator = switch(spec, alternatives)
     builder = SupernetBuilder(estimator.relaxation.draw)
@@ -116,8 +125,17 @@ def test_it_is_exact_where_the_loss_is_linear(name: str, alternatives: Alternati
         def loss() -> Tensor:
             return (network(images) * weight).sum()
 
-    true, found = gradients(estimator, loss)
+    true, found = gradients(estimator, loss, uniform=uniform)
     assert float(true.abs().max()) > 0.01
+    torch.testing.assert_close(found, true, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("alternatives", ["one", "all"])
+def test_it_is_exact_for_a_choice_within_an_option(alternatives: Alternatives) -> None:
+    estimator = switch(CASES["nested"], alternatives)
+    network = CASES["nested"].build(X, SupernetBuilder(estimator.relaxation.draw))
+    images, weight = torch.randn(3, 4, 6, 5), torch.randn(3, 4, 6, 5)
+    true, found = gradients(estimator, lambda: (network(images) * weight).sum())
     torch.testing.assert_close(found, true, rtol=1e-9, atol=1e-9)
 
 

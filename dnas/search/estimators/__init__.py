@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dnas.errors import UserError
+from dnas.search.estimators.between import Between
 from dnas.search.estimators.estimator import Estimator
 from dnas.search.estimators.full import Full
 from dnas.search.estimators.sampled import Sampled
@@ -12,6 +13,7 @@ from dnas.search.estimators.score import Score
 from dnas.search.estimators.switch import Switch
 
 ESTIMATORS: Mapping[str, type[Estimator]] = {
+    "between": Between,
     "switch": Switch,
     "score": Score,
     "sampled": Sampled,

@@ -49,6 +49,8 @@ class Estimator(ABC):
     """Whether the temperature shapes its draws."""
     one_hot = True
     """Whether a draw runs one option of every choice; else all of them."""
+    off_policy = False
+    """Whether the logits can learn from a draw that does not follow them."""
 
     def __init__(self, relaxation: Relaxation, budget: Budget, config: ArchConfig) -> None:
         self.relaxation, self.budget, self.config = relaxation, budget, config
@@ -59,15 +61,23 @@ class Estimator(ABC):
         """How many draws `learn` compares, beside the one that trains the weights."""
         return 1
 
-    def draw(self, count: int, temperature: float, generator: torch.Generator, idle_dropout: float = 0.0) -> None:
+    def draw(
+        self,
+        count: int,
+        temperature: float,
+        generator: torch.Generator,
+        idle_dropout: float = 0.0,
+        uniform: float = 0.0,
+    ) -> None:
         """Draw `count` architectures, for `use`.
 
         Args:
             temperature: tau of the Gumbel-softmax.
             generator: on the CPU; the same seed gives the same draws on every rank.
             idle_dropout: probability that a choice leaves out its skip and zero options in these draws.
+            uniform: share of the uniform distribution in what draw number 0, which trains the weights, follows.
         """
-        self.draws = self.relaxation.draws(count, temperature, generator, idle_dropout, self.one_hot)
+        self.draws = self.relaxation.draws(count, temperature, generator, idle_dropout, self.one_hot, uniform)
 
     @abstractmethod
     def use(self, n: int, gradient: bool = False) -> None:

@@ -4,6 +4,7 @@ With p = softmax(a), the drawn option k (Gumbel-max) and what the others put out
 
     all:  dL/dp_j = <dL/dy, op_j(x) - op_k(x)>                                         every other option j
     one:  dL/da   = (1 - p_k) / 2 <dL/dy, op_j(x) - op_k(x)> (e_j - e_k)               j ~ p without k
+          (1 - p_k) becomes p_k p_j (1 - q_k) / (q_k q_j) where draws follow q instead of p
 
 On average over the draws both are the gradient of the expected loss where the loss is linear in y, exactly, and its
 first-order estimate elsewhere: the change of the loss if this choice alone switched. It is local to a choice, so its
@@ -32,6 +33,7 @@ class Switch(Estimator):
     """A step costs one network, and the forward passes of the alternatives (`arch.alternatives`: one or all)."""
 
     tempered = False
+    off_policy = True
 
     def use(self, n: int, gradient: bool = False) -> None:
         relaxation, draws = self.relaxation, self.draws
@@ -42,6 +44,10 @@ class Switch(Estimator):
         p_HK = relaxation.probability(draws)
         self._p, self._logits = relaxation.rows(p_HK), relaxation.rows(relaxation.logits_HK)
         self._others = relaxation.runners_up(draws, n) if self.config.alternatives == "one" else None
+        self._followed, self._costed = None, numbers
+        if draws.followed_NHK is not None:  # the cost is that of what the logits would draw
+            self._costed = relaxation.preferred(draws, n)
+            self._followed = relaxation.rows(relaxation.followed(draws, n).softmax(1).to(p_HK.device))
         relaxation.draw.set(relaxation.rows(hard_HK + (p_HK - p_HK.detach())), numbers, self._rule)
 
     def _rule(self, draw: Draw, key: str, run: Callable[[int], Tensor], count: int) -> Tensor:
@@ -56,7 +62,7 @@ class Switch(Estimator):
         else:
             others = [j for j in (self._others[key],) if j is not None]
             a_K = self._logits[key]
-            weights_J = (1 - p_K[k].detach()) / 2 * (a_K[others] - a_K[k])
+            weights_J = self._pair(p_K.detach(), k, others, key) / 2 * (a_K[others] - a_K[k])
         if not others:  # there was nothing else to draw
             return y
         with torch.no_grad(), draw.trial():
@@ -64,9 +70,16 @@ class Switch(Estimator):
         felt: Tensor = _Felt.apply(y, weights_J, *outputs)
         return felt
 
+    def _pair(self, p_K: Tensor, k: int, others: list[int], key: str) -> Tensor:
+        """p_k p_j over the probability with which k was drawn and then j."""
+        if self._followed is None:
+            return (1 - p_K[k]).expand(len(others))
+        q_K = self._followed[key]
+        return p_K[k] * p_K[others] * (1 - q_K[k]) / (q_K[k] * q_K[others])
+
     def terms(self, progress: float) -> dict[str, Tensor]:
         found = super().terms(progress)
-        return found | {"cost": self.budget.switched_excess(self.relaxation, self._p, progress)}
+        return found | {"cost": self.budget.switched_excess(self._costed, self._p, progress)}
 
 
 class _Felt(torch.autograd.Function):

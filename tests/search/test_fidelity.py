@@ -1,0 +1,93 @@
+"""A search's verdict against short trainings: by the command line, resumable, into genotype and summary."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dnas.cli import main
+from dnas.errors import UserError
+from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
+from dnas.search.random_networks import random_networks
+from dnas.space.genotype import read_genotype
+from dnas.space.spec import decisions
+from search_spaces import SPACES
+
+SPACE = SPACES["tiny_reid"].resized(32, 16)
+
+
+def judged(inherited: float, *alone: float) -> Judged:
+    return Judged({}, 1, inherited, list(alone))
+
+
+def test_verdicts() -> None:
+    config = FidelityConfig(6, 3, 2)
+    others = [judged(0.1 * n, 0.3 + 0.01 * n, 0.31 + 0.01 * n) for n in range(6)]
+    good = Fidelity(config, "mAP", judged(0.9, 0.6, 0.61), others)
+    assert good.correlation.value == pytest.approx(1.0)
+    assert good.below == 1.0
+    mean, low, high = good.gain
+    assert mean == pytest.approx(0.605 - 0.33)
+    assert 0 < low < mean < high
+    assert "the found network is better: mAP +27.5" in good.lines()[1]
+    same = Fidelity(config, "mAP", judged(0.9, 0.32, 0.34), others)
+    assert same.gain[1] < 0 < same.gain[2]
+    assert "not to be told apart" in same.lines()[1]
+    assert "worse" in Fidelity(config, "mAP", judged(0.9, 0.1, 0.1), others).lines()[1]
+
+
+def test_one_training_has_its_noise_too() -> None:
+    """With a seed each, the spread of the networks stands for it: a lucky training is no proof."""
+    others = [judged(0.1, 0.30 + 0.02 * n) for n in range(6)]
+    low, high = Fidelity(FidelityConfig(6, 3, 1), "mAP", judged(0.9, 0.40), others).gain[1:]
+    assert low < 0 < high
+
+
+def test_random_networks_are_uniform_in_their_window() -> None:
+    known, macs = decisions(SPACE.spec), SPACE.spec.cost(SPACE.input).macs
+    found = random_networks(known, 30, 1, macs, (2.0e6, 2.5e6))
+    costs = [macs.at({key: known[key].index(choice) for key, choice in one.items()}) for one in found]
+    assert min(costs) >= 2.0e6
+    assert max(costs) <= 2.5e6
+    assert len({json.dumps(one) for one in found}) == 30
+    assert found == random_networks(known, 30, 1, macs, (2.0e6, 2.5e6))
+    assert found != random_networks(known, 30, 2, macs, (2.0e6, 2.5e6))
+    everywhere = random_networks(known, 300, 1)
+    for key, decision in known.items():
+        shares = [sum(one[key] == option for one in everywhere) / 300 for option in decision.options]
+        assert all(abs(share - 1 / len(decision.options)) < 0.12 for share in shares)
+    with pytest.raises(UserError, match="networks: found 0 different ones among 20,000 random ones that cost 1 to 2"):
+        random_networks(known, 5, 1, macs, (1, 2))
+
+
+@pytest.mark.slow
+def test_by_the_command_line(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "search"
+    words = ["--data", str(pedestrians), "--out", str(out), "--holdout", "0.4", "--device", "cpu"]
+    size = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
+    assert main(["search", *words, *size, "--optim.epochs", "2", "--verify", "5", "--verify_epochs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "agree on 5 random networks by" in said
+    assert "the found network is" in said
+    verdict = read_genotype(out / "genotype.json").search["fidelity"]
+    assert (verdict["networks"], verdict["epochs"], verdict["metric"]) == (5, 1, "mAP")
+    written = json.loads((out / "fidelity.json").read_text())
+    assert written["verdict"] == verdict
+    # the same question again: what is there is taken, what is missing is judged again, and alike
+    cut = {"question": written["question"], "judged": written["judged"][:4]}
+    (out / "fidelity.json").write_text(json.dumps(cut))
+    assert main(["fidelity", str(out), "--networks", "5", "--epochs", "1", "--device", "cpu", "--json"]) == 0
+    again = capsys.readouterr().out
+    assert "random network 4" in again
+    assert "random network 3" not in again
+    assert json.loads(again.splitlines()[-1]) == verdict
+    assert json.loads((out / "fidelity.json").read_text()) == written
+
+
+def test_bad_input_is_one_line(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fidelity", str(tmp_path)]) == 2
+    assert main(["fidelity", str(tmp_path), "--networks", "2"]) == 2
+    assert "networks: found 2, allowed: 5 or more" in capsys.readouterr().err
+    words = ["--data", str(pedestrians), "--out", str(tmp_path / "x"), "--verify", "3"]
+    assert main(["search", *words]) == 2
+    assert "verify: found 3, allowed: 0, or 5 networks and more" in capsys.readouterr().err

@@ -1,0 +1,365 @@
+"""Searches of NAS-Bench-201 by its table (docs/results/nas-bench-201.md): does the search find?
+
+    python tools/results/nas_bench_201.py --images cifar10-small.zip --table nas-bench-201.csv [--seeds 8] [--workers 2]
+
+Images: a zip of `train/CLASS/*`. The searches see a proxy (one cell a stage, half the resolution); the table says what
+the found cell is worth at full size after 200 epochs of all of CIFAR-10. What is finished is not run again. Beside the
+searches (`SEARCHES`), as many seeds each of
+
+    random search   cells drawn at random and trained shortly on their own, in the time of a search: the best held-out
+    most parameters, NASWOT (arXiv 2006.04647)   zero-cost scores alone, no training
+
+The table is opened when all runs are done, once for one version of the settings; `looks.json` in the run folder counts.
+Correlations, over random cells: the supernet's verdict with short trainings (the supernet's fault), short trainings
+with the table (the proxy's fault); over all of them, and over the better half by the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from dnas.eval.correlation import spearman
+from dnas.run.config import from_plain
+from dnas.run.files import read_json, write_json
+from dnas.run.folder import RunFolder
+from dnas.search.alone import Alone
+from dnas.search.config import SearchConfig
+from dnas.search.search import opened
+from dnas.space.genotype import read_genotype
+from dnas.space.spec import decisions, fill
+from dnas.task import pick_task
+from dnas.task.task import Needs, Task
+from search_spaces import named_space
+from search_spaces.nas_bench_201 import OPERATIONS, cell_string, edge_key
+
+SPACE = "nas_bench_201_small"
+COMMON = [
+    "--task", "classify", "--space", SPACE, "--device", "cpu", "--holdout", "0.2", "--eval_every", "0",
+    "--input.pad", "2", "--input.erase", "0", "--loss.smoothing", "0", "--optim.optimiser", "sgd", "--optim.lr", "0.05",
+    "--optim.batch", "64", "--optim.epochs", "40", "--optim.warmup", "1",
+]  # fmt: skip
+SWITCH = [
+    "--arch.mode",
+    "switch",
+    "--arch.data",
+    "joint",
+    "--arch.weights_only",
+    "none",
+    "--arch.weights_draws",
+    "both",
+]
+SEARCHES = {
+    "switch": SWITCH,
+    "score": ["--arch.mode", "score", "--arch.data", "split", "--arch.weights_only", "0.3"],
+    "sampled": ["--arch.mode", "sampled", "--arch.data", "split", "--arch.weights_only", "0.3"],
+    "full": ["--arch.mode", "full", "--arch.data", "split", "--arch.weights_only", "0.3"],
+}
+"""The first is what the others are held against; what a default is measured by is spelled out, as defaults change."""
+OURS = next(iter(SEARCHES))
+ALONE_EPOCHS = 10
+BANK = 64
+"""Random cells for the correlations; random search draws on, if its time allows more."""
+CHUNK = 4
+ZERO_COST = 200
+"""Cells that NASWOT picks from, for each seed."""
+GDAS = 93.6
+
+
+def settings() -> str:
+    """Identifies what the runs were made with."""
+    return hashlib.sha256(json.dumps([COMMON, SEARCHES, ALONE_EPOCHS, ZERO_COST]).encode()).hexdigest()[:12]
+
+
+def folder_of(out: Path, variant: str, seed: int) -> Path:
+    return out / settings() / f"{variant}-{seed}"
+
+
+def random_cell(number: int) -> dict[str, str]:
+    """The cell of this number in a fixed random order, with repetitions."""
+    rng = random.Random(number)
+    return {edge_key(s, node): rng.choice(list(OPERATIONS)) for node in range(1, 4) for s in range(node)}
+
+
+def run_words(words: Sequence[str], log: Path) -> None:
+    """A process of one thread."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as stream:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, *words], check=True, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+
+
+def search(images: Path, out: Path, variant: str, seed: int) -> None:
+    folder = folder_of(out, variant, seed)
+    if (folder / "cost.json").is_file():
+        return
+    new = ["--data", str(images), "--out", str(folder), "--seed", str(seed), *COMMON, *SEARCHES[variant]]
+    known = (folder / "config.yaml").is_file()
+    run_words(["-m", "dnas.cli", "search", *(["--resume", str(folder)] if known else new)], folder.with_suffix(".log"))
+
+
+def config_of(out: Path) -> SearchConfig:
+    """That of the first search: proxy, data and training are the same in all."""
+    folder = RunFolder.open(folder_of(out, OURS, 0))
+    return from_plain(SearchConfig, folder.config(), str(folder.config_file))
+
+
+def task_of(config: SearchConfig) -> Task:
+    space = named_space(SPACE)
+    needs = Needs(
+        space.height, space.width, space.spec.out(space.input).channels.size, torch.device("cpu"), tested=False
+    )
+    return pick_task(config.task)(config, needs)
+
+
+def train_alone(out: Path, first: int) -> None:
+    """A chunk of random cells, each trained on its own: score on what is held out, and seconds."""
+    config, space = config_of(out), named_space(SPACE)
+    config = replace(config, optim=replace(config.optim, epochs=ALONE_EPOCHS))
+    task = task_of(config)
+    for number in range(first, first + CHUNK):
+        file = out / settings() / "alone" / f"{number:04d}.json"
+        if file.is_file():
+            continue
+        cell, start = random_cell(number), time.perf_counter()
+        own = replace(config, seed=number)
+        score = Alone(own, task.fresh(own), fill(space.spec, cell), space.input).score()
+        write_json(file, {"cell": cell_string(cell), "score": score, "seconds": time.perf_counter() - start})
+
+
+def inherited(out: Path, seed: int) -> None:
+    """The verdict of a search's supernet on the cells of the bank."""
+    file = folder_of(out, OURS, seed) / "inherited.json"
+    if not file.is_file():
+        state, _ = opened(file.parent, named_space, "cpu")
+        write_json(file, [state.children.score(random_cell(number), state.task) for number in range(BANK)])
+
+
+def naswot(out: Path, seed: int) -> None:
+    """The best of some random cells by the log-determinant of how alike images light up untrained ReLUs."""
+    file = out / settings() / f"naswot-{seed}.json"
+    if file.is_file():
+        return
+    config, space = config_of(out), named_space(SPACE)
+    images = next(iter(task_of(replace(config, seed=seed)).batches("weights", 0)))[0]
+    scores = {}
+    for number in range(ZERO_COST):
+        cell = random_cell(100_000 * (seed + 1) + number)
+        torch.manual_seed(seed)
+        scores[cell_string(cell)] = log_determinant(fill(space.spec, cell), images)
+    write_json(file, {"cell": max(scores, key=scores.__getitem__)})
+
+
+@torch.no_grad()
+def log_determinant(spec: object, images: torch.Tensor) -> float:
+    """K_ij: the number of ReLUs on which images i and j agree, summed over the network."""
+    from dnas.nn.builder import PlainBuilder
+    from dnas.space.spec import Spec, image
+
+    assert isinstance(spec, Spec)
+    net = spec.build(image(*images.shape[2:]), PlainBuilder())
+    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+
+    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        code = (output > 0).flatten(1).float()
+        kernel.add_((code @ code.T + (1 - code) @ (1 - code).T).double())
+
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(add)
+    net(images)
+    sign, value = torch.linalg.slogdet(kernel)
+    return float(value) if float(sign) > 0 else -float("inf")
+
+
+def random_searches(out: Path, seeds: int, seconds: float) -> list[str]:
+    """The best held-out cell of every random search. Each takes cells of the bank until its time is used up."""
+    found, number = [], 0
+    for _ in range(seeds):
+        spent, best = 0.0, ("", -1.0)
+        while spent < seconds:
+            file = out / settings() / "alone" / f"{number:04d}.json"
+            if not file.is_file():
+                raise FileNotFoundError(number)
+            one = read_json(file)
+            spent, number = spent + one["seconds"], number + 1
+            best = max(best, (one["cell"], one["score"]), key=lambda pair: pair[1])
+        found.append(best[0])
+    return found
+
+
+def seconds_of(folder: Path) -> float:
+    return sum(row["epoch_s"] for row in RunFolder.open(folder).rows("timing.jsonl"))
+
+
+WORK = {"alone": train_alone, "inherited": inherited, "naswot": naswot}
+
+
+def worker(out: Path, work: str, number: int) -> None:
+    """What there is of it is not done again."""
+    log = out / settings() / f"{work}.log"
+    run_words([str(Path(__file__)), "--out", str(out), "--worker", work, str(number)], log)
+
+
+def run(options: argparse.Namespace) -> dict[str, list[str]]:
+    """All runs, and the cells that every variant found, a seed each."""
+    out, images, seeds = options.out, options.out / "images", range(options.seeds)
+    if not images.is_dir():
+        with zipfile.ZipFile(options.images) as archive:
+            archive.extractall(images)
+    with ThreadPoolExecutor(options.workers) as pool:
+        # seed by seed, so that what is there at any time is balanced
+        list(pool.map(lambda job: search(images, out, *job), [(v, seed) for seed in seeds for v in SEARCHES]))
+        time_of_search = median(seconds_of(folder_of(out, OURS, seed)) for seed in seeds)
+        bank = BANK
+        while True:
+            jobs = [("alone", n) for n in range(0, bank, CHUNK)] + [
+                (verb, s) for verb in ("inherited", "naswot") for s in seeds
+            ]
+            list(pool.map(lambda job: worker(out, *job), jobs))
+            try:
+                drawn = random_searches(out, options.seeds, time_of_search)
+                break
+            except FileNotFoundError:
+                bank += 4 * CHUNK
+    found = {
+        variant: [cell_string(read_genotype(folder_of(out, variant, seed) / "genotype.json").choices) for seed in seeds]
+        for variant in SEARCHES
+    }
+    dearest = dict.fromkeys(decisions(named_space(SPACE).spec), "nor_conv_3x3")
+    return found | {
+        "random search, equal time": drawn,
+        "NASWOT": [read_json(out / settings() / f"naswot-{seed}.json")["cell"] for seed in seeds],
+        "most parameters": [cell_string(dearest)] * options.seeds,
+    }
+
+
+class Benchmark:
+    """The table: test accuracy after 200 epochs and validation accuracy after 12 of every cell, in percent."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open() as stream:
+            rows = list(csv.DictReader(stream))
+        self.long = {row["cell"]: float(row["cifar10_test_accuracy_200_epochs"]) for row in rows}
+        self.short = {row["cell"]: float(row["cifar10_valid_accuracy_12_epochs"]) for row in rows}
+        self.ordered = np.sort(list(self.long.values()))
+
+    def beaten(self, accuracy: float) -> float:
+        """The share of all cells below it, %."""
+        return 100 * float(np.searchsorted(self.ordered, accuracy)) / len(self.ordered)
+
+
+def difference(one: list[float], other: list[float]) -> tuple[float, float, float]:
+    """Mean of one minus mean of the other with a 95 % interval: seeds resampled within each."""
+    rng, rounds = np.random.default_rng(0), 10_000
+    a, b = np.array(one), np.array(other)
+    drawn = rng.choice(a, (rounds, len(a))).mean(1) - rng.choice(b, (rounds, len(b))).mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(a.mean() - b.mean()), float(low), float(high)
+
+
+def count_looks(out: Path) -> int:
+    """How many versions of the settings have been looked up, this one among them."""
+    file = out / "looks.json"
+    looks = read_json(file) if file.is_file() else []
+    looks += [settings()] if settings() not in looks else []
+    write_json(file, looks)
+    return len(looks)
+
+
+def report(options: argparse.Namespace, found: dict[str, list[str]]) -> None:
+    benchmark, out = Benchmark(options.table), options.out
+    console = Console(width=150)
+    console.print(f"version {settings()} of the settings: look number {count_looks(out)} at the table")
+    table = Table(title="CIFAR-10 by NAS-Bench-201")
+    for title in ("variant", "test, 200 epochs", "of the seeds", "regret", "beats", "validation, 12", f"{OURS} - this"):
+        table.add_column(title)
+    best = max(benchmark.long.values())
+    ours = [benchmark.long[cell] for cell in found[OURS]]
+    rows: dict[str, object] = {}
+    for variant, cells in found.items():
+        values = [benchmark.long[cell] for cell in cells]
+        gain, low, high = difference(ours, values)
+        table.add_row(
+            variant, f"{mean(values):.2f}", " ".join(f"{v:.1f}" for v in values), f"{best - mean(values):.2f}",
+            f"{mean(benchmark.beaten(v) for v in values):.0f} %", f"{mean(benchmark.short[c] for c in cells):.2f}",
+            "" if variant == OURS else f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+        )  # fmt: skip
+        rows[variant] = {"cells": cells, "test": values, f"{OURS}_minus": [gain, low, high]}
+    table.add_row("the best there is", f"{best:.2f}", "", "0.00", "100 %", "", "")
+    table.add_row(
+        "GDAS, as published", f"{GDAS:.2f}", "", f"{best - GDAS:.2f}", f"{benchmark.beaten(GDAS):.0f} %", "", ""
+    )
+    console.print(table)
+    rows["correlations"] = correlations(options, benchmark, console)
+    print(json.dumps(rows))
+
+
+def correlations(options: argparse.Namespace, benchmark: Benchmark, console: Console) -> dict[str, list[float]]:
+    """Supernet with short trainings, short trainings with the table, supernet with the table."""
+    out = options.out
+    bank = [read_json(out / settings() / "alone" / f"{number:04d}.json") for number in range(BANK)]
+    truth, alone = [benchmark.long[one["cell"]] for one in bank], [one["score"] for one in bank]
+    better = [n for n in range(BANK) if truth[n] >= median(truth)]
+    verdicts = [read_json(folder_of(out, OURS, s) / "inherited.json") for s in range(options.seeds)]
+    table = Table(
+        title=f"Spearman correlations over {BANK} random cells; of the supernet: mean over {options.seeds} seeds"
+    )
+    for title in ("", "all", "better half"):
+        table.add_column(title)
+    found: dict[str, list[float]] = {}
+    for name, one, other in (
+        ("supernet with short trainings", None, alone), ("short trainings with the table", alone, truth),
+        ("supernet with the table", None, truth),
+    ):  # fmt: skip
+        cells, values = [], []
+        for which in (list(range(BANK)), better):
+            several = [
+                spearman([v[n] for n in which], [other[n] for n in which]) for v in (verdicts if one is None else [one])
+            ]
+            values.append(mean(c.value for c in several))
+            cells.append(str(several[0]) if one is not None else f"{values[-1]:+.2f}")
+        table.add_row(name, *cells)
+        found[name] = values
+    console.print(table)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/nas_bench_201"))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # what a process of this script is to do
+    options = parser.parse_args()
+    if options.worker:
+        WORK[options.worker[0]](options.out, int(options.worker[1]))
+        return
+    if options.images is None or options.table is None:
+        parser.error("--images and --table are needed")
+    report(options, run(options))
+
+
+if __name__ == "__main__":
+    main()
