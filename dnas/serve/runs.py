@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dnas.run.folder import RunFolder
 from dnas.search.config import SearchConfig
-from dnas.search.loop import search
+from dnas.search.search import search
 from retrain.config import RetrainConfig
 from retrain.train import retrain
 from search_spaces import load_space
