@@ -3,7 +3,8 @@
     z = x / rms(x)                          tokens of an image, of unit mean square over positions and channels
     theta = z W_t / sqrt(C) + b_t           limited to [-LIMIT, LIMIT], its gradient passed through
     M = as in DCS-Attention, from theta
-    A = softmax(exp(s) (z * M)(z * M)^T / C)
+    c = z * M / rms(z * M)                  selected tokens, again of unit mean square
+    A = softmax(exp(s) c c^T / C)
     Y = A x,   out = x + norm(Y), the norm's gain small at the start
 
 Differences from `dnas.nn.dcs_attention`, each with its reason:
@@ -11,6 +12,8 @@ Differences from `dnas.nn.dcs_attention`, each with its reason:
    in a row: every position attends to itself, and the mask has nothing to gain. Not token by token (a cosine): an
    affinity in which all tokens weigh the same hardly changes a mean over the positions, which is what the last stage
    is pooled to, and a token with no channel left would have no direction; here it looks at all positions alike;
+ - what is selected is normalised again: else closing any channel makes the attention flatter, and every theta follows
+   the gradient of the temperature, which has a parameter of its own;
  - the gain starts at `gain`, not at zero, where no gradient reaches theta;
  - b_t starts at `start`: at 4 the straight-through gradient is a quarter of what it is at 1;
  - W_t acts on tokens of length about one: Adam moves every weight by the learning rate a step, and C of them would
@@ -38,6 +41,9 @@ from dnas.space.spec import Builder, Spec
 
 LIMIT = 3.0
 """Of |theta|: in training a channel is open with a probability of 5 to 95 %."""
+
+LEAST = 0.01
+"""Added to the mean square of what is selected: it stays small where next to nothing is."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,11 @@ class UnselectiveAttentionModule(NonLocalModule):
 
     def tokens(self, x_BNC: Tensor) -> Tensor:
         """z: mean square one over the positions and the channels in use."""
+        return self._normalised(x_BNC, 1e-6)
+
+    def _normalised(self, x_BNC: Tensor, least: float) -> Tensor:
         square_B11 = x_BNC.square().mean(1, keepdim=True).sum(2, keepdim=True) / self.channels()
-        z_BNC: Tensor = x_BNC * (square_B11 + 1e-6).rsqrt()
+        z_BNC: Tensor = x_BNC * ((1 + least) / (square_B11 + least)).sqrt()  # one stays one
         return z_BNC
 
     def scale(self) -> Tensor:
@@ -132,5 +141,4 @@ class SelectiveAttentionModule(UnselectiveAttentionModule):
         self.select = LimitedSelection(c, builder, spec.start)
 
     def chosen(self, x_BNC: Tensor) -> Tensor:
-        masked: Tensor = x_BNC * self.select(x_BNC)
-        return masked
+        return self._normalised(x_BNC * self.select(x_BNC), LEAST)

@@ -23,7 +23,7 @@ class OptimConfig:
         optimiser: adam, adamw (weight decay apart from the gradient) or sgd (momentum 0.9, Nesterov).
         lr: peak learning rate.
         weight_decay: L2 on the weights of convolutions and linear layers; on nothing else.
-        selection_lr: factor on the learning rate of what selects channels (DCS-Attention's logits, gain, temperature).
+        selection_lr: factor on the learning rate of what selects channels (logits, gain and temperature of attention).
         warmup: epochs of linear warm-up from a tenth of the peak.
         schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
         milestones: shares of the epochs at which the `step` schedule goes down.
@@ -40,7 +40,7 @@ class OptimConfig:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 5e-4
-    selection_lr: float = 1.0
+    selection_lr: float = 3.0
     warmup: int = 3
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.33, 0.58])

@@ -1,0 +1,265 @@
+"""Is the selection of channels alive, and moved by the data? What does it cost?
+
+    python tools/bench/selection.py [--json] [--cell selective] [--steps 360] [--ids 60] [--rounds 8]
+
+ResNet-18 x0.25 with the cell after each stage, synthetic pedestrians of 64x32 pixels, batches of 64, a fifth of the
+identities held out. Keys; of several sites the smallest value:
+
+    theta_signal         cosine of what theta moved by in 100 steps (on the same images, from the same start) on two
+                         disjoint halves of the identities, less the larger of its cosines with a run on shuffled labels
+    theta_decay          cosine of what theta moved by with weight decay and without
+    gradient_over_old    |dL/dtheta|, mean of steps 1 to 20, over that of the cell `dcs` with the same seed and batches
+    perplexity_low, perplexity_high    of the affinity's rows, as a share of the tokens, at the start: least, largest
+    learned_over_random  held-out mAP with the learned masks minus that with random ones of equal share, in points
+    step_over_open       seconds of a training step with the cell over the same with M = 1 (cell `unselective`)
+    shares, depending    by site: channels open in inference; those open for some images and positions only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import interleaved, interval
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnas.data.augment import Augmenter, InputConfig, draw
+from dnas.data.images import Images, decode
+from dnas.data.layouts import load_data
+from dnas.data.sampler import PKSampler
+from dnas.data.splits import hold_out
+from dnas.data.synthetic import SynthConfig, synthesise
+from dnas.eval.embed import embed, retrieve_within
+from dnas.eval.selection import other_masks, replaced_masks, selection_report, selection_use, spaced
+from dnas.loss.objective import LossConfig, Objective
+from dnas.nn.attention import attention
+from dnas.nn.backbones import backbone
+from dnas.nn.dcs_attention import ChannelSelection, set_temperature
+from dnas.nn.reid_net import ReIDNet
+from dnas.run.parameters import set_rate
+from dnas.run.schedules import OptimConfig, geometric, make_optimiser
+from dnas.space.spec import image
+
+HEIGHT, WIDTH = 64, 32
+EPOCHS = 30
+EARLY, MOVED = 20, 100
+"""Steps whose gradients are compared, and after which theta is."""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a training is given."""
+
+    images: Images
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=EPOCHS, lr=3e-3))
+    shuffled: bool = False
+
+    @property
+    def labels(self) -> Tensor:
+        labels: Tensor = torch.unique(self.images.labels, return_inverse=True)[1]
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
+        return labels[order] if self.shuffled else labels
+
+
+class Training:
+    """A network with one cell after each stage, and what trains it; a seed gives the same start whatever the lesson."""
+
+    def __init__(self, cell: str, lesson: Lesson, seed: int = 0) -> None:
+        self.lesson, self.labels, self.steps_done = lesson, lesson.labels, 0
+        classes, x = int(self.labels.max()) + 1, image(HEIGHT, WIDTH)
+        spec = backbone("resnet18", 0.25, small=True, attention=lambda stage: attention(cell))
+        torch.manual_seed(seed)
+        self.net = ReIDNet(spec, x, classes)
+        self.net.to(memory_format=torch.channels_last)
+        self.objective = Objective(LossConfig(), classes, spec.out(x).channels.size)
+        self.optimiser = make_optimiser(self.net, lesson.optim)
+        self.augment = Augmenter(InputConfig())
+        optim = lesson.optim
+        self.sampler = PKSampler(self.labels.numpy(), optim.identities, optim.images, seed)
+        self.gradients: list[float] = []
+
+    def run(self, steps: int, total: int) -> Training:
+        """So many steps of a schedule of `total`."""
+        for _ in range(steps):
+            self.step(total)
+        return self
+
+    def step(self, total: int) -> None:
+        step, optim = self.steps_done, self.lesson.optim
+        epoch, number = divmod(step, len(self.sampler))
+        index = torch.from_numpy(self.sampler.epoch(epoch)[number])
+        torch.manual_seed(1000 + step)
+        batch = self.lesson.images.take(index, CPU)
+        inputs = self.augment(batch, draw(len(index), torch.Generator().manual_seed(step)))
+        at = step / total
+        self.net.train()
+        tau = geometric(optim.dcs_temperature, optim.dcs_temperature_end, int(at * EPOCHS), EPOCHS)
+        set_temperature(self.net, tau)
+        watched: AbstractContextManager[list[float]] = gradients_of_theta(self.net) if step < EARLY else nullcontext([])
+        with watched as found:
+            terms = self.objective(self.net(inputs), self.labels[index], at)
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+        if step < EARLY:
+            before = self.gradients or [0.0] * len(found)
+            self.gradients = [old + value / EARLY for old, value in zip(before, found, strict=True)]
+        set_rate(self.optimiser, optim.lr_at(at * EPOCHS))
+        self.optimiser.step()
+        self.steps_done += 1
+
+
+def selecting(net: ReIDNet) -> list[ChannelSelection]:
+    return [module for module in net.modules() if isinstance(module, ChannelSelection)]
+
+
+@contextmanager
+def thetas(net: ReIDNet, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Shows what every selection's linear layer puts out to `keep`, with the site's number."""
+
+    def hook(number: int) -> Any:
+        return lambda module, given, out: keep(number, out)
+
+    hooks = [module.logits.register_forward_hook(hook(n)) for n, module in enumerate(selecting(net))]
+    try:
+        yield
+    finally:
+        for made in hooks:
+            made.remove()
+
+
+@contextmanager
+def gradients_of_theta(net: ReIDNet) -> Iterator[list[float]]:
+    """Filled at the end with the mean |dL/dtheta| of every site."""
+    kept: list[Tensor] = []
+    found: list[float] = []
+
+    def keep(number: int, theta: Tensor) -> None:
+        theta.retain_grad()
+        kept.append(theta)
+
+    with thetas(net, keep):
+        yield found
+    found += [float(theta.grad.abs().mean()) for theta in kept if theta.grad is not None]
+
+
+def theta_of(net: ReIDNet, images: Images) -> list[Tensor]:
+    """Theta of every site on the same images."""
+    found: list[list[Tensor]] = [[] for _ in selecting(net)]
+    with thetas(net, lambda number, theta: found[number].append(theta.flatten())):
+        embed(net, images)
+    return [torch.cat(parts) for parts in found]
+
+
+def moved(cell: str, lesson: Lesson, images: Images, total: int) -> list[Tensor]:
+    """What theta of every site moved by in the first steps."""
+    training = Training(cell, lesson)
+    before = theta_of(training.net, images)
+    after = theta_of(training.run(MOVED, total).net, images)
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
+def cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
+    return [float(F.cosine_similarity(a, b, dim=0)) for a, b in zip(first, second, strict=True)]
+
+
+def signal(cell: str, train: Images, total: int) -> dict[str, list[float]]:
+    """theta_signal and theta_decay of every site."""
+    seen, whole = spaced(train, 32), Lesson(train)
+    halves = [Lesson(train.subset(train.labels % 2 == k)) for k in (0, 1)]
+    first, second, shuffled, plain, undecayed = (
+        moved(cell, lesson, seen, total)
+        for lesson in (
+            *halves,
+            replace(whole, shuffled=True),
+            whole,
+            replace(whole, optim=replace(whole.optim, weight_decay=0.0)),
+        )
+    )
+    chance = [max(pair) for pair in zip(cosines(first, shuffled), cosines(second, shuffled), strict=True)]
+    found = [own - other for own, other in zip(cosines(first, second), chance, strict=True)]
+    return {"theta_signal": found, "theta_decay": cosines(plain, undecayed)}
+
+
+def gradients(cell: str, train: Images, total: int) -> list[float]:
+    new, old = (Training(name, Lesson(train)).run(EARLY, total).gradients for name in (cell, "dcs"))
+    return [a / b for a, b in zip(new, old, strict=True)]
+
+
+def masks(net: ReIDNet, held: Images) -> dict[str, float]:
+    """Held-out mAP in percent with the learned masks and with others in their place."""
+    found = {"learned": 100 * retrieve_within(net, held).metrics()["mAP"]}
+    for name, replacement in other_masks(selection_use(net, held)).items():
+        with replaced_masks(net, replacement):
+            found[name] = 100 * retrieve_within(net, held).metrics()["mAP"]
+    return found
+
+
+def step_cost(cell: str, train: Images, rounds: int) -> tuple[float, float, float]:
+    made = {name: Training(name, Lesson(train)) for name in (cell, "unselective")}
+    steps = {name: lambda training=training: training.run(4, 10_000) for name, training in made.items()}
+    seconds = interleaved(steps, rounds)
+    return interval(seconds[cell], seconds["unselective"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cell", default="selective", help="a cell that selects channels")
+    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--ids", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    cell, steps = options.cell, options.steps
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(SynthConfig(f"{folder}/pedestrians", ids=options.ids))
+        rest, held = hold_out(load_data(f"{folder}/pedestrians", tested=False).train, 0.2, 0)
+        train_images, held_images = decode(rest, HEIGHT, WIDTH), decode(held, HEIGHT, WIDTH)
+    training = Training(cell, Lesson(train_images))
+    start = selection_report(training.net, held_images)
+    accuracy = masks(training.run(steps, steps).net, held_images)
+    end = selection_report(training.net, held_images)
+    over_old = gradients(cell, train_images, steps)
+    by_site = {"gradient_over_old": over_old, **signal(cell, train_images, steps)}
+    perplexities = [use["perplexity"] for use in start.values()]
+    middle, low, high = step_cost(cell, train_images, options.rounds)
+    found: dict[str, Any] = {
+        **{name: min(values) for name, values in by_site.items()},
+        "perplexity_low": min(perplexities),
+        "perplexity_high": max(perplexities),
+        "learned_over_random": accuracy["learned"] - accuracy["random"],
+        "step_over_open": middle,
+        "shares": [use["share"] for use in end.values()],
+        "depending": [use["depending"] for use in end.values()],
+        "held_out_mAP": accuracy,
+    }
+    table = Table("site", "perplexity at the start", "share", "depending", *by_site, title=f"{cell}, {steps} steps")
+    for number, (name, use) in enumerate(end.items()):
+        values = (
+            perplexities[number],
+            use["share"],
+            use["depending"],
+            *(column[number] for column in by_site.values()),
+        )
+        table.add_row(name, *(f"{value:.3g}" for value in values))
+    console = Console()
+    console.print(table)
+    console.print(
+        "held-out mAP (%) with masks: " + ", ".join(f"{name} {value:.1f}" for name, value in accuracy.items())
+    )
+    console.print(f"a step with selection over one with every channel: {middle:.3f} ({low:.3f}-{high:.3f})")
+    if options.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
