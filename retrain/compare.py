@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.eval.bootstrap import Difference, paired_difference
+from dnas.eval.selection import selection_warnings
 from dnas.run.config import expect, flat, from_plain
 from dnas.run.folder import RunFolder
 from retrain.config import RetrainConfig
@@ -61,6 +62,15 @@ class Run:
     def protocol(self) -> dict[str, Any]:
         found: dict[str, Any] = {**PROTOCOL, **self.summary.get("protocol", {})}
         return found
+
+    @property
+    def selection(self) -> dict[str, dict[str, float]]:
+        """What its channel selections did at the end; nothing in runs that did not say."""
+        found = self.summary.get("selection", {})
+        where = f"{self.path / 'summary.json'}: selection"
+        expect(found, {}, where)
+        expect(found, {site: {"share": float} for site in found}, where)
+        return found  # type: ignore[no-any-return]
 
     def queries(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Average precision and identity of every query."""
@@ -126,6 +136,16 @@ class Comparison:
         """How all of it was measured, in words."""
         found = {str(run.protocol): run.protocol for group in self.groups for run in group.runs}
         return " or ".join(said(protocol) for protocol in found.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the tables has to know: runs whose attention selects all of the channels, or none."""
+        return [
+            f"{group.title}: {run.path.name}: {warning}"
+            for group in self.groups
+            for run in group.runs
+            for warning in selection_warnings(run.selection)
+        ]
 
 
 def read_run(path: str | Path) -> Run:

@@ -9,8 +9,8 @@ from rich.table import Table
 from dnas.data.images import Images
 from dnas.data.splits import hold_out, together
 from dnas.eval.information import probe
+from dnas.eval.selection import selection_report
 from dnas.loss.ibb import default_beta
-from dnas.nn.dcs_attention import selected_shares
 from dnas.run.device import Device
 from retrain.load import load
 
@@ -20,7 +20,7 @@ Probe = dict[str, dict[str, float]]
 def probe_run(
     path: str | Path, data: str | None = None, device: Device = "auto", space: str | None = None
 ) -> dict[str, Probe]:
-    """IB, its parts, both bounds and perplexity for each set of images, and the selected share of every DCS module.
+    """IB, its parts, both bounds and perplexity for each set of images, and the share that selections open.
 
     Args:
         path: folder of a retraining.
@@ -46,7 +46,7 @@ def probe_run(
     selected: Probe = {}
     for name, images in sets.items():
         information[name] = probe(run.embed(images), images, beta)
-        selected[name] = selected_shares(run.network)
+        selected[name] = {site: use["share"] for site, use in selection_report(run.network, images).items()}
     return {"information": information, "selected": selected}
 
 
@@ -62,7 +62,7 @@ def tables(result: dict[str, Probe]) -> list[Table]:
         main.add_row(quantity, *(f"{values[quantity]:.{digits}f}" for values in information.values()))
     if not any(selected.values()):
         return [main]
-    shares = Table(title="share of channels that DCS-Attention selects")
+    shares = Table(title="share of channels that attention selects")
     shares.add_column("module")
     for name in selected:
         shares.add_column(name, justify="right")

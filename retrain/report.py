@@ -30,7 +30,7 @@ from retrain.card import card_items
 from retrain.compare import Comparison, Run, compare
 from retrain.look import Look, draw_attention, draw_grad_cam
 from retrain.models import network_of, open_space, search_mode, search_options
-from retrain.report_tables import as_dict, origin, results_table, search_summary, sortable_table
+from retrain.report_tables import as_dict, origin, results_table, search_summary, selection_table, sortable_table
 from retrain.tables import GROUPS, PAIRS, group_cells, pair_cells
 
 MOST_OPTIONS = 160
@@ -145,6 +145,8 @@ class Reporter:
 
         caption = "Blue: share of the multiply-accumulates. Orange frame: attention."
         items.append(self.network("Its network", f"Graph of the network {summary.get('model')}.", closed, caption))
+        if "selection" in summary:
+            items.append(selection_table(as_dict(summary["selection"])))
         if self.images:
             items += self.looks(folder)
         items += card_items(path)
@@ -211,6 +213,7 @@ class Reporter:
             items.append(
                 sortable_table("Models", GROUPS.format(found.protocol), [group_cells(group) for group in found.groups])
             )
+            items += [Text(f"Note: {note}", warning=True) for note in found.notes]
             if found.pairs:
                 items.append(sortable_table("Every two of them", PAIRS, [pair_cells(pair) for pair in found.pairs]))
             points = [Point(g.title, g.values("macs"), [run.mean_ap for run in g.runs]) for g in found.groups]

@@ -86,6 +86,20 @@ def results_table(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:
     return pairs_table("Results", rows)
 
 
+def selection_table(selection: Mapping[str, Any]) -> Table:
+    """What every channel selection did in inference at the end."""
+    rows = [
+        {
+            "site": site,
+            "channels open": _percent(as_dict(use).get("share")),
+            "open for some images and positions only": _percent(as_dict(use).get("depending")),
+            "perplexity of the affinity": _percent(as_dict(use).get("perplexity")),
+        }
+        for site, use in selection.items()
+    ]
+    return sortable_table("What attention selects", "perplexity as a share of the tokens", rows)
+
+
 def origin(folder: RunFolder) -> list[Item]:
     """Configuration, data, environment, and a command that makes the run again."""
     config, data = folder.config(), as_dict(folder.json("data.json"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from dnas.errors import UserError
@@ -63,6 +64,7 @@ def pair_cells(pair: Pair) -> dict[str, str]:
 def tables(comparison: Comparison) -> list[Table]:
     """For the terminal."""
     found = [_table(GROUPS.format(comparison.protocol), [group_cells(group) for group in comparison.groups])]
+    found[0].caption = "\n".join(escape(f"note: {note}") for note in comparison.notes) or None
     return found + ([_table(PAIRS, [pair_cells(pair) for pair in comparison.pairs])] if comparison.pairs else [])
 
 
@@ -96,7 +98,8 @@ def write_table(comparison: Comparison, file: Path) -> None:
         text = stream.getvalue()
     else:
         parts = [(GROUPS.format(comparison.protocol), groups)] + ([(PAIRS, pairs)] if pairs else [])
-        text = "\n\n".join(f"{title}\n\n{_markdown(rows)}" for title, rows in parts) + "\n"
+        notes = [f"note: {note}" for note in comparison.notes]
+        text = "\n\n".join([*(f"{title}\n\n{_markdown(rows)}" for title, rows in parts), *notes]) + "\n"
     write_text(file, text)
 
 

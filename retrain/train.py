@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnas.errors import UserError
 from dnas.nn.network import Network
+from dnas.nn.stages import Stages
 from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
@@ -45,10 +46,14 @@ class Retraining(Loop):
         self.size = (self.model.input.height, self.model.input.width)
         channels = self.model.spec.out(self.model.input).channels.size
         measured = {"distance": config.distance, "flip_average": config.flip_average}
-        needs = Needs(*self.size, channels, self.device, tested=config.test, test_on=config.test_on, protocol=measured)
+        needs = Needs(
+            *self.size, channels, self.device, tested=config.test, test_on=config.test_on, protocol=measured,
+            stages=Stages.of(self.model.spec, self.model.input).channels,
+        )  # fmt: skip
         self.task = kind(config, needs)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = self.task.network(self.model.spec, self.model.input, self.task.classes)
+        net.with_stages = config.loss.on_stages
         self.started = start(net, config) if fresh else None
         if config.inherit and fresh:
             assert config.genotype is not None
@@ -83,6 +88,8 @@ class Retraining(Loop):
             "protocol": self.task.protocol(),
             **self.task.look(net, train=True),
         }
+        selection = self.task.selections(net)
+        summary |= {"selection": selection} if selection else {}
         news = [f"held-out {self.task.headline(summary['held_out'])}"] if self.task.held else []
         if config.test:
             found = self.task.test(net, folder.path)

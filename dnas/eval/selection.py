@@ -124,7 +124,7 @@ def selection_warnings(report: Mapping[str, Mapping[str, float]]) -> list[str]:
     for word, share in (("all", 1.0), ("none", 0.0)):
         names = [name for name, use in report.items() if use["share"] == share]
         if names:
-            found.append(f"selection: {word} of the channels, whatever the image, at {', '.join(names)}")
+            found.append(f"{word} of the channels selected: whatever the image, at {', '.join(names)}")
     return found
 
 

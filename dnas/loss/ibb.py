@@ -160,6 +160,8 @@ class ClassStatistics(nn.Module):
         Args:
             generator: of the clustering, on the CPU; needed with `clusters`.
         """
+        if not self.used:
+            return
         unit_ND = unit(embeddings_ND)
         self.weight_C.zero_().index_add_(0, labels_N, torch.ones_like(labels_N, dtype=self.weight_C.dtype))
         if self.clusters:

@@ -5,6 +5,7 @@ Source: arXiv 2505.08961 (the bound), arXiv 1903.07071 (identity and triplet on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +17,12 @@ from torch.nn import functional as F
 from dnas.errors import UserError, check_range
 from dnas.loss.centre import Centres
 from dnas.loss.ibb import ClassStatistics, assignment_entropies, bound
+from dnas.loss.site_bound import SiteBounds
 from dnas.loss.triplet import batch_hard_triplet
 from dnas.nn.network import Output
 from dnas.run.distributed import all_gather
+
+IBBOn = Literal["embedding", "attention", "both"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class LossConfig:
         beta: inverse temperature of the soft assignment; none: log(identities).
         refresh: class statistics by a pass at the start of each `epoch`, or by moving averages (`ema`).
         assign: clusters of soft assignment, for very many identities (needs refresh epoch); none: one per identity.
+        ibb_on: what the bound acts on: the `embedding`; the output of every stage's `attention`, or of the stage itself
+            where it has none (`dnas.loss.site_bound`); or `both`.
     """
 
     smoothing: float = 0.1
@@ -51,6 +57,7 @@ class LossConfig:
     beta: float | None = None
     refresh: Literal["epoch", "ema"] = "ema"
     assign: int | None = None
+    ibb_on: IBBOn = "embedding"
 
     def __post_init__(self) -> None:
         check_range(self, "loss.", 0, 0.99, "smoothing")
@@ -63,14 +70,35 @@ class LossConfig:
         if self.beta is not None and not self.beta > 0:
             raise UserError(f"loss.beta: found {self.beta}, allowed: above 0")
 
+    @property
+    def on_stages(self) -> bool:
+        """Whether there is a bound on what the stages put out."""
+        return self.eta > 0 and self.ibb_on != "embedding"
+
 
 class Objective(nn.Module):
-    """Loss terms of a batch; owns the class statistics of the bound."""
+    """Loss terms of a batch; owns the class statistics of the bound.
 
-    def __init__(self, config: LossConfig, identities: int, dim: int) -> None:
+    Args:
+        identities: C.
+        dim: D of the embedding.
+        sites: channels of every stage's output, where the bound acts on attention.
+
+    Raises:
+        UserError: the bound is to act on attention, and there are no stages.
+    """
+
+    def __init__(self, config: LossConfig, identities: int, dim: int, sites: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
-        self.statistics = ClassStatistics(identities, dim, config.beta, config.assign, used=config.eta > 0)
+        on_embedding = config.eta > 0 and config.ibb_on != "attention"
+        self.statistics = ClassStatistics(identities, dim, config.beta, config.assign, used=on_embedding)
+        self.on_embedding = on_embedding
+        self.sites: SiteBounds | None = None
+        if config.on_stages:
+            if not sites:
+                raise UserError(f"loss.ibb_on: found {config.ibb_on}, this network has no stages; allowed: embedding")
+            self.sites = SiteBounds(identities, sites, config.beta)
         self.centres = Centres(identities, dim) if config.centre > 0 else None
         # the margin and scale of the paper for person re-identification
         self.circle = CircleLoss(m=0.25, gamma=128) if config.circle > 0 else None
@@ -88,7 +116,7 @@ class Objective(nn.Module):
             follow: whether moving averages follow this batch (not for batches that train logits).
         """
         config = self.config
-        feature_BD, embedding_BD, logits_BC = (all_gather(wide(part)) for part in output)
+        feature_BD, embedding_BD, logits_BC = (all_gather(wide(part)) for part in output[:3])
         labels_B = all_gather(labels_B)
         terms = {"id": F.cross_entropy(logits_BC, labels_B, label_smoothing=config.smoothing)}
         if config.triplet != "none":
@@ -101,9 +129,12 @@ class Objective(nn.Module):
         if config.eta > 0:
             with torch.autocast(labels_B.device.type, enabled=False):
                 terms |= self._bottleneck(embedding_BD, labels_B, self.eta(progress), follow)
+                terms |= self._on_sites(output.stages, labels_B, self.eta(progress), follow)
         return terms
 
     def _bottleneck(self, embedding_BD: Tensor, labels_B: Tensor, eta: float, follow: bool) -> dict[str, Tensor]:
+        if not self.on_embedding:
+            return {}
         if self.config.refresh == "ema" and follow:
             self.statistics.update(embedding_BD.detach(), labels_B)
         if eta == 0:
@@ -112,6 +143,13 @@ class Objective(nn.Module):
         self.watched = assignment_entropies(log_phi_BK.detach())
         log_q_BK = self.statistics.log_q_rows(labels_B)
         return {"ibb": eta * bound(log_phi_BK, log_q_BK, tight=self.config.bound == "tight")}
+
+    def _on_sites(self, pooled: Sequence[Tensor], labels_B: Tensor, eta: float, follow: bool) -> dict[str, Tensor]:
+        if self.sites is None:
+            return {}
+        gathered = [all_gather(wide(part)) for part in pooled]
+        found = self.sites(gathered, labels_B, self.config.bound == "tight", follow, asleep=eta == 0)
+        return {} if found is None else {"ibb_attention": eta * found}
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H W, N = H * W tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +41,8 @@ class DCSAttention(NonLocal):
 class ChannelSelection(nn.Module):
     """Tokens x (B, N, C) -> binary mask M (B, N, C); in training mode its gradient is that of the soft mask.
 
-    `temperature` (tau) is set by the training loop; `selected` is the share of channels that the last
-    forward pass of this epoch selected (a scalar tensor, NaN before the first).
+    `temperature` (tau) is set by the training loop. What is selected, `dnas.eval.selection` reports; `mask` tells which
+    channels of an open width are in use.
     """
 
     def __init__(self, c: Channels, builder: Builder) -> None:
@@ -52,8 +52,6 @@ class ChannelSelection(nn.Module):
         nn.init.zeros_(self.logits.weight)
         nn.init.constant_(self.logits.bias, 4.0)  # everything selected at the start
         self.channels, self.mask = builder.width(c), builder.mask(c)
-        self.register_buffer("selected", torch.tensor(torch.nan), persistent=False)
-        self.selected: Tensor
 
     def selection_parameters(self) -> Iterator[nn.Parameter]:
         """What decides what is selected: a kind of its own for the optimiser."""
@@ -78,8 +76,6 @@ class ChannelSelection(nn.Module):
             mask_BNC = self.harden(((theta_BNC + self.noise(theta_BNC)) / self.temperature).sigmoid())
         else:
             mask_BNC = (theta_BNC > 0).to(theta_BNC.dtype)
-        with torch.no_grad():  # the share among the channels in use: masked ones are zeroed before the sum
-            self.selected = self.mask(mask_BNC.mean((0, 1))[None]).sum() / self.channels()
         return mask_BNC
 
 
@@ -95,18 +91,8 @@ class DCSAttentionModule(NonLocalModule):
         return masked
 
 
-def set_temperature(network: nn.Module, temperature: float, selected: Mapping[str, float] | None = None) -> None:
-    """Set tau of every channel selection, and forget which share it selected before.
-
-    Args:
-        selected: shares to put back, where an epoch goes on.
-    """
-    for name, module in network.named_modules():
+def set_temperature(network: nn.Module, temperature: float) -> None:
+    """Set tau of every channel selection."""
+    for module in network.modules():
         if isinstance(module, ChannelSelection):
             module.temperature = temperature
-            module.selected = torch.full_like(module.selected, (selected or {}).get(name, torch.nan))
-
-
-def selected_shares(network: nn.Module) -> dict[str, float]:
-    """Name of every channel selection -> share of channels that its last forward pass selected (NaN: none yet)."""
-    return {name: float(m.selected) for name, m in network.named_modules() if isinstance(m, ChannelSelection)}

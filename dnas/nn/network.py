@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.nn.builder import PlainBuilder
+from dnas.nn.stages import Stages
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
 
@@ -23,6 +24,8 @@ class Output(NamedTuple):
     feature_BD: Tensor
     embedding_BD: Tensor
     logits_BC: Tensor
+    stages: tuple[Tensor, ...] = ()
+    """The pooled output of every stage, where a loss wants it (`Network.with_stages`)."""
 
 
 class Network(nn.Module, ABC):
@@ -33,6 +36,9 @@ class Network(nn.Module, ABC):
     def __init__(self, spec: Spec, x: Shape, builder: Builder | None = None) -> None:
         super().__init__()
         self.backbone = spec.build(x, builder or PlainBuilder())
+        self.stages = Stages.of(spec, x)
+        self.with_stages = False
+        """Whether `forward` gives what its stages put out too."""
 
     def pooled(self, images: Tensor) -> Tensor:
         """The mean over the positions of the backbone's output, (B, D)."""
@@ -44,9 +50,14 @@ class Network(nn.Module, ABC):
         """What the classifier gets, of the pooled feature."""
 
     def forward(self, images: Tensor) -> Output:
-        feature_BD = self.pooled(images)
+        stages: tuple[Tensor, ...] = ()
+        if self.with_stages:
+            map_, stages = self.stages.through(self.backbone, images)
+            feature_BD = map_.mean((2, 3))
+        else:
+            feature_BD = self.pooled(images)
         embedding_BD = self.embedding(feature_BD)
-        return Output(feature_BD, embedding_BD, self.classifier(embedding_BD))
+        return Output(feature_BD, embedding_BD, self.classifier(embedding_BD), stages)
 
     def raw(self, images: Tensor) -> Tensor:
         """The embedding (B, D), at least in single precision."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnas.nn.dcs_attention import selected_shares, set_temperature
+from dnas.eval.selection import selection_warnings
+from dnas.nn.dcs_attention import set_temperature
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
@@ -38,7 +39,6 @@ class Loop(ABC):
     def __init__(self) -> None:
         self.position = Position()
         self.started: object = None  # what is said of the weights that it starts from
-        self.selected: dict[str, float] = {}  # shares of channels, from the checkpoint that an epoch goes on from
         self.warned: set[str] = set()
 
     @property
@@ -62,6 +62,10 @@ class Loop(ABC):
     @abstractmethod
     def finish(self, folder: RunFolder) -> None:
         """After the last epoch, on the first rank."""
+
+    def in_inference(self) -> Network:
+        """The network as it would be used now."""
+        return self.stepper.final
 
     @abstractmethod
     def for_statistics(self) -> Network:
@@ -90,6 +94,7 @@ class Loop(ABC):
                 self.stepper.watch.check()
                 trained = time.perf_counter() - start
                 news, warnings = self.look(metrics, last=position.epoch + 1 == epochs)
+                warnings = [*warnings, *self._selections(metrics, news)]
                 position.finish()
                 if distributed.rank() == 0:
                     folder.log(metrics, {"train_s": trained, "epoch_s": time.perf_counter() - start})
@@ -102,6 +107,15 @@ class Loop(ABC):
         if distributed.rank() == 0:
             self.finish(folder)
         distributed.wait_for_all()
+
+    def _selections(self, metrics: dict[str, Any], news: dict[str, float]) -> list[str]:
+        """What channel selections do, into the log, on the first rank; warnings from half-way on: they start open."""
+        found = self.task.selections(self.in_inference()) if distributed.rank() == 0 else {}
+        if not found:
+            return []
+        metrics["selection"] = found
+        news["selected"] = sum(use["share"] for use in found.values()) / len(found)
+        return selection_warnings(found) if 2 * metrics["epoch"] >= self.config.optim.epochs else []
 
     def _warn(self, progress: EpochProgress, warnings: Sequence[str]) -> None:
         """Each kind when it comes, and at the end, not in every epoch; the log of metrics has all of them."""
@@ -117,7 +131,7 @@ class Loop(ABC):
         epoch, done, steps = position.epoch, position.step, self.task.count("weights")
         mask_temperature = geometric(optim.dcs_temperature, optim.dcs_temperature_end, epoch, optim.epochs)
         for net in {self.net, self.stepper.final}:
-            set_temperature(net, mask_temperature, self.selected if done else None)
+            set_temperature(net, mask_temperature)
         if done == 0:
             self.task.begin_epoch(epoch, self.for_statistics)
         self.begin_epoch(epoch, done)
@@ -131,7 +145,6 @@ class Loop(ABC):
             "lr": optim.lr_at(epoch),
             "mask_temperature": mask_temperature,
             **position.summary(),
-            "selected": {name: share for name, share in selected_shares(self.net).items() if share == share},
             **self.epoch_metrics(),
         }
 
@@ -151,10 +164,9 @@ class Loop(ABC):
     def state(self) -> dict[str, Any]:
         """Everything that going on needs."""
         parts = {name: part.state_dict() for name, part in self.parts().items()}
-        return {"selected": selected_shares(self.net), **parts}
+        return parts
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
-        self.selected = state.get("selected", {})

@@ -13,6 +13,7 @@ from torch import Tensor
 from dnas.errors import UserError
 from dnas.nn.network import Network
 from dnas.nn.pretrained import load_weights
+from dnas.nn.stages import Stages
 from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
 from dnas.run.config import from_plain
@@ -74,12 +75,14 @@ class Search(Loop):
         self.verdict = Verdict(config, self.space, self.relaxation, self.budget, self.estimator)
         channels = self.space.spec.out(self.space.input).channels.size
         needs = Needs(
-            self.space.height, self.space.width, channels, self.device, config.arch.data == "split", tested=False
-        )
+            self.space.height, self.space.width, channels, self.device, config.arch.data == "split", tested=False,
+            stages=Stages.of(self.space.spec, self.space.input).channels,
+        )  # fmt: skip
         self.task = kind(config, needs)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         builder = SupernetBuilder(self.relaxation.draw, config.arch.share)
         net = self.task.network(self.space.spec, self.space.input, self.task.classes, builder)
+        net.with_stages = config.loss.on_stages
         if config.weights is not None:
             self.started = load_weights(net, Path(config.weights), grid=config.weights_grid)
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -161,6 +164,11 @@ class Search(Loop):
 
     def for_statistics(self) -> Network:
         return self.children.recalibrated(self.choices)
+
+    def in_inference(self) -> Network:
+        """The supernet as the derived network."""
+        self.relaxation.fix(self.choices)
+        return self.stepper.final
 
     def finish(self, folder: RunFolder) -> None:
         """Leave the derived network's weights and costs."""

@@ -19,6 +19,7 @@ from dnas.data.images import Images, decode
 from dnas.data.splits import Split
 from dnas.eval.embed import embed
 from dnas.eval.information import Probe
+from dnas.eval.selection import selection_report
 from dnas.loss.objective import LossConfig, Objective
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
@@ -65,7 +66,7 @@ class ImageTask(Task):
         self.counts: dict[Part, int] = {}
         self.probes: dict[str, Probe] = {}
         self.augment = Augmenter(config.input)
-        self.objective = Objective(self.loss_config(), self.classes, needs.channels).to(needs.device)
+        self.objective = Objective(self.loss_config(), self.classes, needs.channels, needs.stages).to(needs.device)
 
     @abstractmethod
     def parts(self) -> Parts:
@@ -148,6 +149,10 @@ class ImageTask(Task):
             if train or len(self.held_out) * self.held_out.classes <= MOST_PROBED:
                 information["held_out"] = self.probe("held_out", self.held_out, embedding_ND)
         return found | ({"information": information} if information else {})
+
+    def selections(self, network: Network) -> dict[str, dict[str, float]]:
+        """With held-out images, or with training images where none are held out (`dnas.eval.selection`)."""
+        return selection_report(network, self.train if self.held_out is None else self.held_out)
 
     def probe(self, name: str, images: Images, embedding_ND: Tensor) -> dict[str, float]:
         """The information bottleneck of embeddings (`dnas.eval.information`).

@@ -42,6 +42,7 @@ class Needs:
         tested: whether `test` will be asked for.
         test_on: another data set to test on.
         protocol: how `test` and `evaluate` measure, by the names that the task has for it.
+        stages: channels that the network's stages put out, for a loss on them.
     """
 
     height: int
@@ -52,6 +53,7 @@ class Needs:
     tested: bool = True
     test_on: str | None = None
     protocol: Mapping[str, Any] | None = None
+    stages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,10 @@ class Task(ABC):
         Args:
             make: the network to pass them through (in a search: the derived one).
         """
+
+    def selections(self, network: Network) -> dict[str, dict[str, float]]:
+        """What the channel selections of a network do in inference with some of its inputs, by site; for the log."""
+        return {}
 
     def look(self, network: Network, train: bool = False) -> dict[str, Any]:
         """What an epoch's log says about a network: `held_out`, and whatever else the task finds worth it.

@@ -81,8 +81,8 @@ def test_channels_of_an_open_width_that_are_not_in_use_are_left_out() -> None:
 def test_all_or_none_is_said_with_the_site() -> None:
     report = {"a": {"share": 1.0}, "b": {"share": 0.3}, "c": {"share": 0.0}, "d": {"share": 1.0}}
     assert selection_warnings(report) == [
-        "selection: all of the channels, whatever the image, at a, d",
-        "selection: none of the channels, whatever the image, at c",
+        "all of the channels selected: whatever the image, at a, d",
+        "none of the channels selected: whatever the image, at c",
     ]
     assert selection_warnings({"b": {"share": 0.3}}) == []
 

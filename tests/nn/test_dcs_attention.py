@@ -70,14 +70,6 @@ def test_straight_through_gradient_is_that_of_the_soft_mask(monkeypatch: object)
     torch.testing.assert_close(hard, dcs.select.logits.bias.grad)
 
 
-def test_selected_share_is_logged() -> None:
-    dcs = module().eval()
-    with torch.no_grad():
-        dcs.select.logits.bias.copy_(torch.tensor([1.0, 1, 1, -1, -1, -1]))
-    dcs(torch.randn(2, 6, 4, 3, dtype=torch.float64))
-    assert float(dcs.select.selected) == 0.5
-
-
 def test_everything_selected_equals_non_local() -> None:
     """At the start every channel is selected: in inference DCS is non-local attention."""
     for stride in (1, 2):

@@ -160,3 +160,15 @@ def test_eval_with_mirror_images(runs: dict[str, Path], pedestrians: Path, capsy
     run = load(runs["resnet18-2"], "cpu")
     images = run.decode(load_data(pedestrians).query)
     assert run.embed(images).shape == (len(images), 64)
+
+
+def test_a_selection_of_everything_is_noted(runs: dict[str, Path], tmp_path: Path) -> None:
+    told, quiet = (shutil.copytree(runs["resnet18-0"], tmp_path / name) for name in ("told", "quiet"))
+    for folder, share in ((told, 1.0), (quiet, 0.9)):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "selection": {"backbone.1.1": {"share": share}}}))
+    assert main(["compare", str(told), str(runs["osnet_x0_25-0"]), "--table", str(tmp_path / "t.md")]) == 0
+    text = (tmp_path / "t.md").read_text()
+    assert "told: all of the channels selected: whatever the image, at backbone.1.1" in text
+    assert compare([quiet, runs["osnet_x0_25-0"]]).notes == []
+    assert not any("note" in line for line in compare([runs["resnet18-0"], runs["osnet_x0_25-0"]]).notes)

@@ -3,7 +3,8 @@
 The reference is the double sum evaluated directly: a loop over centroids that fills B x C x C temporaries.
 Keys: speedup_751, speedup_1041 (reference over ours, forward and backward), extra_mb_751 (largest memory held
 beyond the inputs), step_share_resnet50 (share of a ResNet-50 training step at 256x128, batch 64), ema_over_epoch
-(time per epoch of moving averages over that of a refresh by a pass, ResNet-50 at 256x128).
+(time per epoch of moving averages over that of a refresh by a pass, ResNet-50 at 256x128); of the bound on attention at
+the four stages of a ResNet-50: sites_step_share_resnet50 (of the same step), sites_checkpoint_mb_10000.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from dnas.loss.ibb import ClassStatistics, bound
 from dnas.loss.objective import LossConfig, Objective
+from dnas.loss.site_bound import SiteBounds
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.space.spec import image
@@ -143,15 +145,33 @@ def main() -> None:
     def embed_batch() -> None:
         net.embed(torch.randn(B, 3, 256, 128))
 
-    seconds = interleaved({"step": step, "term": term, "embed": embed_batch}, options.rounds)
+    stages = (256, 512, 1024, 2048)
+    sites = SiteBounds(751, stages, None)
+    pooled = [torch.randn(B, dim) for dim in stages]
+
+    def site_terms() -> None:
+        value = sites([part.clone().requires_grad_() for part in pooled], y, tight=False, follow=True, asleep=False)
+        assert value is not None
+        value.backward()
+
+    variants_ = {"step": step, "term": term, "embed": embed_batch, "sites": site_terms}
+    seconds = interleaved(variants_, options.rounds)
     middle, low, high = ratio(seconds["term"], seconds["step"])
     found["step_share_resnet50"] = middle
+    sites_share, sites_low, sites_high = ratio(seconds["sites"], seconds["step"])
+    found["sites_step_share_resnet50"] = sites_share
+    held = SiteBounds(10_000, stages, None).state_dict().values()
+    found["sites_checkpoint_mb_10000"] = sum(tensor.numel() * tensor.element_size() for tensor in held) / 1e6
     with_ema = seconds["step"]
     with_pass = [s - t + e for s, t, e in zip(seconds["step"], seconds["term"], seconds["embed"], strict=True)]
     found["ema_over_epoch"], ema_low, ema_high = ratio(with_ema, with_pass)
     console = Console()
     console.print(table)
     console.print(f"share of a ResNet-50 step at 256x128, batch {B}: {middle:.2%} ({low:.2%}-{high:.2%})")
+    console.print(
+        f"the same of the bound on attention at four stages: {sites_share:.2%} ({sites_low:.2%}-{sites_high:.2%});"
+        f" in a checkpoint of 10,000 identities {found['sites_checkpoint_mb_10000']:.0f} MB"
+    )
     over = f"{found['ema_over_epoch']:.2f} ({ema_low:.2f}-{ema_high:.2f})"
     console.print(f"epoch with moving averages over epoch with a refreshing pass: {over}")
     if options.json:
