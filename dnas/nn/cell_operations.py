@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H W.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -170,7 +170,7 @@ class HalfThen(Spec):
     def leaves(self, x: Shape) -> Iterator[Leaf]:
         for leaf in self.operation.leaves(x.down(2)):
             whole = leaf.spec if leaf.x != x.down(2) else HalfThen(leaf.spec)
-            yield Leaf(whole, x if isinstance(whole, HalfThen) else leaf.x, leaf.conditions)
+            yield replace(leaf, spec=whole, x=x if isinstance(whole, HalfThen) else leaf.x)
 
     def build(self, x: Shape, builder: Builder) -> nn.Module:
         return nn.Sequential(Half(), self.operation.build(x.down(2), builder))

@@ -7,14 +7,14 @@ setting of the decisions they share a cost table with, the Pareto front of (cost
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnas.errors import UserError
-from dnas.space.cost import Count
+from dnas.space.cost import NOTHING, Count, Events
 from dnas.space.spec import Choice, Decision
 
 
@@ -70,25 +70,50 @@ def derive(
         UserError: the budget is below the smallest cost there is.
     """
     limit = np.inf if budget is None else float(budget)
-    front = _eliminate(decisions, scores, cost, limit)
-    if len(front.cost) == 0:
+    picked: NDArray[np.int32] | None = None
+    best, hopeless = -np.inf, set[Events]()
+    for events in _sets(cost):
+        if any(fewer <= events for fewer in hopeless):
+            continue
+        if events and _eliminate(decisions, scores, NOTHING, np.inf, events).score[-1] <= best:
+            hopeless.add(events)  # not even without a budget
+            continue
+        front = _eliminate(decisions, scores, cost.given(events), limit, events)
+        if len(front.cost) and front.score[-1] > best:
+            picked, best = front.picked[-1], float(front.score[-1])
+    if picked is None:
         least = smallest(decisions, cost)
         raise UserError(
             f"budget: {budget:,.0f} {unit} is impossible, the smallest network of this space has {least:,} {unit}"
         )
-    picked = front.picked[-1]
     return {key: decision.options[picked[h]] for h, (key, decision) in enumerate(decisions.items())}
 
 
 def smallest(decisions: Mapping[str, Decision], cost: Count) -> int:
     """The smallest cost of any network of the space."""
     zero = {key: [0.0] * len(decision.options) for key, decision in decisions.items()}
-    return int(_eliminate(decisions, zero, cost, np.inf).cost[0])
+    fronts = (_eliminate(decisions, zero, cost.given(events), np.inf, events) for events in _sets(cost))
+    return min(int(front.cost[0]) for front in fronts if len(front.cost))
+
+
+def _sets(cost: Count) -> Iterator[Events]:
+    """Sets of events that a cost depends on: a network costs what it does in the largest of those that hold for it.
+
+    In the others it costs no less, so the best over all sets is the best there is.
+    """
+    events = cost.events
+    for size in range(len(events) + 1):
+        yield from map(frozenset, itertools.combinations(events, size))
 
 
 def _eliminate(
-    decisions: Mapping[str, Decision], scores: Mapping[str, list[float]], cost: Count, limit: float
+    decisions: Mapping[str, Decision],
+    scores: Mapping[str, list[float]],
+    cost: Count,
+    limit: float,
+    events: Events = frozenset(),
 ) -> Front:
+    """The front of all networks in which the events are so."""
     keys = list(decisions)
     factors: list[Factor] = []
     for h, key in enumerate(keys):
@@ -105,6 +130,10 @@ def _eliminate(
             tuple(at): Front(np.array([table[at]], np.int64), np.zeros(1), nobody) for at in np.ndindex(table.shape)
         }
         factors.append((scope, points))
+    here = Front(np.zeros(1, np.int64), np.zeros(1), nobody)
+    never = Front(here.cost[:0], here.score[:0], nobody[:0])
+    for scope, table in (part for event in events for part in event.parts.items()):
+        factors.append((scope, {tuple(at): here if table[at] else never for at in np.ndindex(table.shape)}))
     sizes = {key: len(decision.options) for key, decision in decisions.items()}
     remaining = set(keys)
     while remaining:

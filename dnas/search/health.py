@@ -98,12 +98,7 @@ def idle(
 ) -> Idle:
     """How much of a network is skip and zero; decisions that are no part of it do not count."""
     index = {key: decision.index(choices[key]) for key, decision in decisions.items()}
-    used = {
-        condition.key
-        for leaf in spec.leaves(x)
-        if all(index[condition.key] in condition.options for condition in leaf.conditions)
-        for condition in leaf.conditions
-    }
+    used = {condition.key for leaf in spec.leaves(x) if leaf.there(index) for condition in leaf.conditions}
     could = [decisions[key] for key in used if decisions[key].idle]
     return Idle(
         sum(index[decision.key] in decision.idle for decision in could),

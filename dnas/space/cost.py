@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Keys = tuple[str, ...]
 Table = NDArray[np.int64]
+Factors = list[tuple[Keys, "Tensor"]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,32 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that is so where all its parts are: tables of 0 and 1 over the keys of different decisions."""
+
+    name: str
+    """Tells events apart: the same parts, the same event."""
+    parts: Mapping[Keys, Table] = field(compare=False)
+
+    def missing(self, decisions: Mapping[str, int]) -> list[Keys]:
+        """The keys of the parts that are not so."""
+        return [keys for keys, table in self.parts.items() if not table[tuple(decisions[key] for key in keys)]]
+
+
+Events = frozenset[Event]
+
+
+@dataclass(frozen=True)
 class Count:
-    """A number that may depend on open decisions: {keys: table with one axis per key}, summed."""
+    """A number that may depend on open decisions: {keys: table with one axis per key}, summed.
+
+    `rare`: what is added to it where all of some events are so. An event over many decisions would need a table of all
+    their options; it is kept as the product that it is.
+    """
 
     tables: Mapping[Keys, Table]
-    _tensors: dict[tuple[torch.device, torch.dtype], dict[Keys, Tensor]] = field(
+    rare: Mapping[Events, Count] = field(default_factory=dict)
+    _tensors: dict[tuple[torch.device, torch.dtype], tuple[Factors, Factors]] = field(
         default_factory=dict, compare=False, repr=False
     )
     """The tables where they were needed before: copied to a device once, not in every step."""
@@ -58,11 +80,52 @@ class Count:
                 product = product._times((factor.key,), np.array(factor.values, np.int64))
         return product
 
+    @staticmethod
+    def all_of(parts: Iterable[Count]) -> Count:
+        """1 where all parts are 1, else 0: parts are 0 or 1, and no key is in two of them."""
+        tables = [part._merged() for part in parts]
+        if any(not table.any() for _, table in tables):
+            return NOTHING
+        open_parts = {keys: table for keys, table in tables if not table.all()}
+        if not open_parts:
+            return Count.of(1)
+        name = str([(keys, table.tobytes()) for keys, table in sorted(open_parts.items())])
+        return Count({}, {frozenset({Event(name, open_parts)}): Count.of(1)})
+
+    def _merged(self) -> tuple[Keys, Table]:
+        """One table over all keys."""
+        union = tuple(sorted({key for keys in self.tables for key in keys}))
+        terms = (_aligned(table, keys, union) for keys, table in self.tables.items())
+        total: Table = sum(terms, np.zeros([1] * len(union), np.int64))
+        return union, total
+
     def __add__(self, other: Count) -> Count:
         total = dict(self.tables)
         for keys, table in other.tables.items():
             total[keys] = total[keys] + table if keys in total else table
-        return Count(total)
+        rare = dict(self.rare)
+        for events, count in other.rare.items():
+            rare[events] = rare[events] + count if events in rare else count
+        return Count(total, rare)
+
+    def __sub__(self, other: Count) -> Count:
+        return self + Count.of(-1) * other
+
+    def __mul__(self, other: Count) -> Count:
+        total = NOTHING
+        for events, own in {frozenset[Event](): self, **self.rare}.items():
+            for more, factor in {frozenset[Event](): other, **other.rare}.items():
+                product = NOTHING
+                for keys, table in factor.tables.items():
+                    product += Count(own.tables)._times(keys, table)
+                both = events | more  # an event and itself are the event
+                total += Count({}, {both: product}) if both else product
+        return total._tidy()
+
+    def _tidy(self) -> Count:
+        """Without what adds nothing."""
+        rare = {events: count for events, count in self.rare.items() if any(t.any() for t in count.tables.values())}
+        return Count({keys: table for keys, table in self.tables.items() if table.any()}, rare)
 
     def under(self, conditions: Iterable[Condition]) -> Count:
         """This count where all conditions hold, zero otherwise."""
@@ -79,11 +142,13 @@ class Count:
             union = tuple(sorted({*own_keys, *keys}))
             term = _aligned(own_table, own_keys, union) * _aligned(table, keys, union)
             product[union] = product[union] + term if union in product else term
-        return Count(product)
+        return Count(product, {events: count._times(keys, table) for events, count in self.rare.items()})
 
     def at(self, decisions: Mapping[str, int]) -> int:
         """The exact count where decision `key` takes option number `decisions[key]`."""
-        return sum(int(table[tuple(decisions[key] for key in keys)]) for keys, table in self.tables.items())
+        always = sum(int(table[tuple(decisions[key] for key in keys)]) for keys, table in self.tables.items())
+        so = (count for events, count in self.rare.items() if not any(event.missing(decisions) for event in events))
+        return always + sum(count.at(decisions) for count in so)
 
     def switched(self, decisions: Mapping[str, int]) -> dict[str, Table]:
         """For every key the exact counts (K,) where it alone takes each of its options, the others as decided."""
@@ -94,6 +159,15 @@ class Count:
             for axis, key in enumerate(keys):
                 row_K = np.moveaxis(table, axis, -1)[place[:axis] + place[axis + 1 :]]
                 found[key] = found.get(key, total) + row_K - table[place]
+        for events, count in self.rare.items():
+            tables = [*(part for event in events for part in event.parts.items()), *count.tables.items()]
+            sizes = {key: size for keys, table in tables for key, size in zip(keys, table.shape, strict=True)}
+            missing = [{*keys} for event in events for keys in event.missing(decisions)]
+            now = 0 if missing else count.at(decisions)
+            for key in set.intersection(*missing) if missing else sizes:  # other keys cannot change it alone
+                there = ({**decisions, key: k} for k in range(sizes[key]))
+                row_K = np.array([0 if any(e.missing(at) for e in events) else count.at(at) for at in there], np.int64)
+                found[key] = found.get(key, total) + row_K - now
         return found
 
     @property
@@ -101,26 +175,82 @@ class Count:
         """The exact count of a closed description."""
         return self.at({})
 
+    @property
+    def known(self) -> int | None:
+        """The count, if it depends on nothing that is open."""
+        return None if self.rare or any(keys for keys in self.tables) else self.value
+
+    @property
+    def events(self) -> list[Event]:
+        """What the count depends on beside its tables."""
+        return sorted({event for events in self.rare for event in events}, key=lambda event: event.name)
+
+    def given(self, events: Events) -> Count:
+        """The count where these events are so and no others are."""
+        so = (count for these, count in self.rare.items() if these <= events)
+        return sum(so, Count(self.tables))
+
     def expected(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The expected count for independent decisions, as a differentiable scalar.
 
         Args:
             weights: for every key the K weights of its options (a draw or probabilities).
         """
-        import torch
-
-        one = next(iter(weights.values()))
-        total, place = one.new_zeros(()), (one.device, one.dtype)
-        if place not in self._tensors:
-            self._tensors[place] = {
-                keys: torch.as_tensor(table, dtype=one.dtype, device=one.device) for keys, table in self.tables.items()
-            }
-        for keys, values in self._tensors[place].items():
-            axes = string.ascii_letters[: len(keys)]
-            total = total + torch.einsum(
-                f"{axes},{','.join(axes)}->" if axes else "->", values, *(weights[key] for key in keys)
-            )
+        like = next(iter(weights.values()))
+        tables, parts = self._stacked(like)
+        groups = _connected(parts)
+        alone_R = [_contracted(group, weights) for group in groups]
+        total = like.new_zeros(())
+        for keys, values in tables:
+            touching, expected_R = [(keys, values)], like.new_ones(())
+            for group, factor_R in zip(groups, alone_R, strict=True):
+                if any({*part} & {*keys} for part, _ in group):
+                    touching += group
+                else:
+                    expected_R = expected_R * factor_R
+            total = total + (expected_R * _contracted(touching, weights)).sum()
         return total
+
+    def _stacked(self, like: Tensor) -> tuple[Factors, Factors]:
+        """Tables, and parts of events, on a device, with an axis R in front: no event, then every set of `rare`."""
+        place = (like.device, like.dtype)
+        if place not in self._tensors:
+            sets, counts = [frozenset[Event](), *self.rare], [self, *self.rare.values()]
+            tables: Factors = []
+            for keys in sorted({keys for count in counts for keys in count.tables}):
+                known = [count.tables.get(keys) for count in counts]
+                none = np.zeros_like(next(table for table in known if table is not None))
+                tables.append((keys, like.new_tensor(np.stack([none if table is None else table for table in known]))))
+            parts = [
+                (keys, like.new_tensor(np.stack([table if event in events else table * 0 + 1 for events in sets])))
+                for event in self.events
+                for keys, table in event.parts.items()
+            ]
+            self._tensors[place] = tables, parts
+        return self._tensors[place]
+
+
+def _contracted(factors: Factors, weights: Mapping[str, Tensor]) -> Tensor:
+    """The sum over all options of the product of some tables (R, ...) and of every key's weights, shape (R)."""
+    import torch
+
+    keys = sorted({key for own, _ in factors for key in own})
+    letter = dict(zip(keys, string.ascii_lowercase, strict=False))
+    axes = ["R" + "".join(letter[key] for key in own) for own, _ in factors]
+    return torch.einsum(
+        f"{','.join([*axes, *(letter[key] for key in keys)])}->R",
+        *(values for _, values in factors), *(weights[key] for key in keys),
+    )  # fmt: skip
+
+
+def _connected(parts: Factors) -> list[Factors]:
+    """Parts that share keys, together."""
+    groups: list[Factors] = []
+    for part in parts:
+        near = [group for group in groups if any({*part[0]} & {*keys} for keys, _ in group)]
+        groups = [group for group in groups if not any(group is other for other in near)]
+        groups.append([part, *(other for group in near for other in group)])
+    return groups
 
 
 def _aligned(table: Table, keys: Keys, union: Keys) -> Table:

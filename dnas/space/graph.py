@@ -144,14 +144,17 @@ class _Tracer:
         return self.node(sources, at, title=title, kind="sum", shape=str(x), width=str(x.channels))
 
     def cells(self, spec: CellStack, x: Shape, sources: list[int], at: _At) -> list[int]:
-        """Every cell as a group: its two inputs, an operation for every edge, its nodes as sums."""
+        """Every live cell as a group: its inputs that are taken, an operation for every edge, its nodes as sums."""
         before = last = sources
-        for number, step in enumerate(spec.steps(x), start=1):
+        for number, (step, (present, inputs)) in enumerate(zip(spec.steps(x), spec.presences(), strict=True), start=1):
+            if present.known == 0:
+                before, last = last, []
+                continue
             group = f"{'reduction' if step.letter == 'R' else 'normal'} cell {number}"
             cell = at.into(group, group=group)
             states = [
-                [self.operation(fit, shape, ends, cell.into(f"fit {n}"))]
-                for n, ((fit, shape), ends) in enumerate(zip(step.fits, (before, last), strict=True))
+                [] if there.known == 0 else [self.operation(fit, shape, ends, cell.into(f"fit {n}"))]
+                for n, ((fit, shape), there, ends) in enumerate(zip(step.fits, inputs, (before, last), strict=True))
             ]
             for node in step.cell.nodes:
                 name = f"node {len(states)}"

@@ -105,7 +105,7 @@ class LatencyTable:
             values = np.rint(self._interpolated(operation)).clip(1).astype(np.int64)
             order = np.argsort(operation.axes)
             keys = tuple(operation.axes[n] for n in order)
-            total = total + Count({keys: values.transpose(order)}).under(leaf.conditions)
+            total = total + leaf.where(Count({keys: values.transpose(order)}))
         return total
 
     def _interpolated(self, operation: Operation) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnas.errors import UserError
 from dnas.space.canonical import digest
-from dnas.space.cost import Condition, Cost
+from dnas.space.cost import Condition, Cost, Count
 from dnas.space.holes import Channels, Shape, Width
 
 if TYPE_CHECKING:
@@ -87,17 +87,30 @@ class Builder(ABC):
 
 @dataclass(frozen=True)
 class Leaf:
-    """An operation inside a description: what it is, what enters it, and the decisions that put it there."""
+    """An operation inside a description: what it is, what enters it, and the decisions that put it there.
+
+    `presence`: 1 where it is used, 0 where it is dead, if that depends on more than the conditions.
+    """
 
     spec: Spec
     x: Shape
     conditions: tuple[Condition, ...] = ()
+    presence: Count | None = None
+
+    def where(self, count: Count) -> Count:
+        """A count where the operation is there, nothing elsewhere."""
+        count = count.under(self.conditions)
+        return count if self.presence is None else count * self.presence
 
     @property
     def cost(self) -> Cost:
-        """What it costs where it is there, nothing elsewhere."""
         cost = self.spec.cost(self.x)
-        return Cost(cost.macs.under(self.conditions), cost.params.under(self.conditions))
+        return Cost(self.where(cost.macs), self.where(cost.params))
+
+    def there(self, index: Mapping[str, int]) -> bool:
+        """Whether it is part of the network of these options (by number)."""
+        chosen = all(index[condition.key] in condition.options for condition in self.conditions)
+        return chosen and (self.presence is None or self.presence.at(index) == 1)
 
     def under(self, condition: Condition) -> Leaf:
         return replace(self, conditions=(*self.conditions, condition))
