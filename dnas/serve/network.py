@@ -109,14 +109,22 @@ def pixels_of(picture: Picture, height: int, width: int) -> Pixels:
 
 
 class TorchNetwork:
-    """A retraining on a CPU or a GPU."""
+    """A network on a CPU or a GPU.
 
-    def __init__(self, path: Path, device: Device, space: str | None) -> None:
+    Args:
+        source: where it came from, for messages and galleries.
+    """
+
+    def __init__(self, net: Exportable, interface: Interface, source: Path, device: torch.device) -> None:
+        self.interface, self.source, self.device = interface, source, device
+        self.net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @staticmethod
+    def of_run(path: Path, device: Device, space: str | None) -> TorchNetwork:
+        """The network of a retraining."""
         run = load_run(path, device, space)
-        self.interface, self.source = run_interface(run), path
-        self.device = pick_device(device)
         net = Exportable(run.network, run.config.distance, run.config.flip_average)
-        self.net = net.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return TorchNetwork(net, run_interface(run), path, pick_device(device))
 
     @torch.inference_mode()
     def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
@@ -198,4 +206,4 @@ def load(path: str | Path, device: Device = "auto", space: str | None = None) ->
         return Embedder(OnnxNetwork(path, device))
     if not path.is_dir():
         raise UserError(f"{path}: expected the folder of a retraining, or an exported .onnx file")
-    return Embedder(TorchNetwork(path, device, space))
+    return Embedder(TorchNetwork.of_run(path, device, space))
