@@ -1,7 +1,8 @@
-"""The nearest vectors, by FAISS: exact, or in the cells that are nearest to the query (IVF).
+"""The nearest vectors: exact, or in the cells that are nearest to the query (IVF, by FAISS).
 
-Exact is one pass over all vectors and has nothing to go wrong; the cells pay from some 100,000 vectors on, and how
-many of them are looked at is decided by measuring the recall against exact.
+Exact is one matrix product and has nothing to go wrong (numpy's was about four times as fast as FAISS's `knn` for 64
+queries in 100,000 vectors, on two cores); the cells pay from some 100,000 vectors on, and how many of them are looked
+at is decided by measuring the recall against exact.
 
 Shapes: Q queries, N vectors, D embedding, K neighbours; C cells.
 """
@@ -27,6 +28,8 @@ RECALL, TRIED, NEIGHBOURS = 0.995, 500, 10
 PER_CELL = 40
 """Vectors a cell that its centre is computed from, about as FAISS advises (39 at least)."""
 ITERATIONS = 8
+MOST_NUMBERS = 1 << 25
+"""Similarities held at a time."""
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Similarities (Q, K), falling, and positions (Q, K) of the vectors; -1 where there are fewer than K."""
@@ -61,14 +64,25 @@ class Exact:
     distance: Distance
 
     def search(self, queries_QD: Vectors, k: int, allowed: NDArray[np.int64] | None = None) -> Found:
-        faiss = library()
         among_ND = self.vectors_ND if allowed is None else self.vectors_ND[allowed]
         k = min(k, len(among_ND))
-        if k == 0 or not len(queries_QD):
-            return np.empty((len(queries_QD), 0), np.float32), np.empty((len(queries_QD), 0), np.int64)
-        metric = faiss.METRIC_INNER_PRODUCT if self.distance == "cosine" else faiss.METRIC_L2
-        values, place = faiss.knn(np.ascontiguousarray(queries_QD, np.float32), among_ND, k, metric=metric)
-        return similarity(values, self.distance), place if allowed is None else allowed[place]
+        similar_QK = np.empty((len(queries_QD), k), np.float32)
+        place_QK = np.empty((len(queries_QD), k), np.int64)
+        if k == 0:
+            return similar_QK, place_QK
+        square_N = (among_ND**2).sum(1) if self.distance == "euclidean" else None
+        step = max(1, MOST_NUMBERS // len(among_ND))
+        for start in range(0, len(queries_QD), step):
+            part = queries_QD[start : start + step]
+            near_BN = part @ among_ND.T
+            if square_N is not None:  # minus the squared distance
+                near_BN = 2 * near_BN - square_N - (part**2).sum(1, keepdims=True)
+            place_BK = np.argpartition(near_BN, len(among_ND) - k, axis=1)[:, len(among_ND) - k :]
+            values_BK = np.take_along_axis(near_BN, place_BK, 1)
+            order_BK = np.argsort(-values_BK, axis=1, kind="stable")
+            similar_QK[start : start + step] = np.take_along_axis(values_BK, order_BK, 1)
+            place_QK[start : start + step] = np.take_along_axis(place_BK, order_BK, 1)
+        return similarity(similar_QK, self.distance, -1), place_QK if allowed is None else allowed[place_QK]
 
 
 class Approximate:
@@ -84,12 +98,12 @@ class Approximate:
         settings = faiss.SearchParametersIVF(sel=selector, nprobe=self.probes)
         queries = np.ascontiguousarray(queries_QD, np.float32)
         values, place = self.index.search(queries, min(k, self.index.ntotal), params=settings)
-        return similarity(values, self.distance), place
+        return similarity(values, self.distance, 1), place
 
 
-def similarity(values: NDArray[np.float32], distance: Distance) -> NDArray[np.float32]:
-    """FAISS gives dot products, or squared distances: those become minus the distance."""
-    return values if distance == "cosine" else -np.sqrt(values.clip(min=0))
+def similarity(values: NDArray[np.float32], distance: Distance, sign: int) -> NDArray[np.float32]:
+    """Dot products as they are; squared distances, of this sign, become minus the distance."""
+    return values if distance == "cosine" else -np.sqrt((sign * values).clip(min=0))
 
 
 def empty_index(centroids_CD: Vectors, distance: Distance) -> Any:

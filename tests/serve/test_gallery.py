@@ -135,6 +135,27 @@ def clustered(count: int, dim: int, seed: int = 0) -> np.ndarray[tuple[int, int]
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_exact_and_cells_agree_with_plain_loops(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All cells looked at: both are the sorted list of similarities; some queries at a time; positions that may be."""
+    monkeypatch.setattr(nearest, "MOST_NUMBERS", 700)
+    vectors, queries = clustered(200, 6) * (1 if distance == "cosine" else 2), clustered(9, 6, seed=1)
+    allowed = np.arange(0, 200, 3)
+    coarse, cells = nearest.build(vectors, distance)  # type: ignore[arg-type]
+    whole = nearest.Coarse(coarse.centroids, len(coarse.centroids), 1, 200)
+    for index in (nearest.Exact(vectors, distance), nearest.Approximate(vectors, whole, cells, distance)):  # type: ignore[arg-type]
+        for among in (None, allowed):
+            values, places = index.search(queries, 5, among)
+            for query, row, near in zip(queries, places, values, strict=True):
+                all_of_them = []
+                for k in range(200) if among is None else among:
+                    dot, apart = float(query @ vectors[k]), -float(np.linalg.norm(query - vectors[k]))
+                    all_of_them.append((dot if distance == "cosine" else apart, int(k)))
+                expected = sorted(all_of_them, reverse=True)[:5]
+                assert row.tolist() == [k for _, k in expected]
+                assert near.tolist() == pytest.approx([value for value, _ in expected], abs=1e-3)
+
+
 def test_approximate_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built above the limit, as good as it says, kept over adding and removing; filters that leave few are exact."""
     monkeypatch.setattr(nearest, "MOST_EXACT", 1500)
