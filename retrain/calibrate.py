@@ -7,24 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
-from dnas.data.images import Images
 from dnas.data.splits import hold_out
 from dnas.errors import UserError
-from dnas.eval.embed import Distance, embed
-from dnas.eval.threshold import calibration
-from dnas.nn.network import Network
+from dnas.eval.threshold import HELD, calibrate
 from dnas.run.config import expect
 from dnas.run.device import Device
-from dnas.run.folder import RunFolder
+from dnas.run.folder import CALIBRATION, RunFolder
 from retrain.load import load
-
-FILE = "calibration.json"
-
-
-def calibrate(net: Network, images: Images, distance: Distance, flip_average: bool) -> dict[str, Any]:
-    """What calibration.json holds, of pictures of people whom the network has not seen."""
-    embedding_ND = embed(net, images, distance=distance, flip_average=flip_average)
-    return calibration(embedding_ND, *images.ids, distance)
 
 
 def calibrate_run(
@@ -47,15 +36,15 @@ def calibrate_run(
                 f"{path}: its network has seen all people of its training data: give --data, of other people"
             )
         _, split = hold_out(run.data(tested=False).train, config.holdout, config.seed)
-        what = "held-out identities"
+        what = HELD
     else:
         other = run.data(data, tested=False)
         if run.trained_on(other):
             raise UserError(f"data: {data}: the network was trained on these people; give another data set")
         split, what = (other.train, "training pictures") if len(other.train) else (other.gallery, "gallery")
         what = f"{what} of {other.name}"
-    found = {"on": what, **calibrate(run.network, run.decode(split), config.distance, config.flip_average)}
-    run.folder.write(FILE, found)
+    found = calibrate(run.network, run.decode(split), config.distance, config.flip_average, what)
+    run.folder.write(CALIBRATION, found)
     return found
 
 
@@ -65,10 +54,10 @@ def read_calibration(folder: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: a file that is something else.
     """
-    file = folder.path / FILE
+    file = folder.path / CALIBRATION
     if not file.exists():
         return None
-    found = folder.json(FILE)
+    found = folder.json(CALIBRATION)
     expect(found, {"points": list, "curve": dict, "different_pairs": int, "same_pairs": int}, str(file))
     for number, point in enumerate(found["points"], start=1):
         expect(point, dict.fromkeys(("share", "similarity", "found"), float), f"{file}: points: {number}")

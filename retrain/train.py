@@ -17,7 +17,7 @@ from dnas.run import distributed, seeds
 from dnas.run.checkpoints import checkpoints
 from dnas.run.device import pick_device
 from dnas.run.files import load_tensors, read_json
-from dnas.run.folder import INHERITED, RunFolder
+from dnas.run.folder import CALIBRATION, INHERITED, RunFolder
 from dnas.run.loop import Loop
 from dnas.run.paths import with_paths
 from dnas.run.progress import HELD_OUT, console
@@ -100,6 +100,8 @@ class Retraining(Loop):
         counted = {"macs": cost.macs.value, "params": cost.params.value}
         folder.write("cost.json", {**counted, "latency": latency(net, self.size)})
         folder.write("summary.json", summary)
+        if (measured := self.task.thresholds(net)) is not None:
+            folder.write(CALIBRATION, measured)
         console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
 
 

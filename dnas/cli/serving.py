@@ -187,13 +187,14 @@ def calibrate_parser() -> Parser:
 
 
 def calibrate(config: Namespace, words: Sequence[str]) -> None:
-    from retrain.calibrate import FILE, calibrate_run, draw, table
+    from dnas.run.folder import CALIBRATION
+    from retrain.calibrate import calibrate_run, draw, table
 
     found = calibrate_run(config.run, config.data, config.device, config.space)
     console.print(table(found))
     if config.output:
         draw(found, Path(config.output))
-    written = [str(Path(config.run) / FILE), *([config.output] if config.output else [])]
+    written = [str(Path(config.run) / CALIBRATION), *([config.output] if config.output else [])]
     console.print(f"wrote {', '.join(written)}", markup=False)
     if config.json:
         print(json.dumps(found))

@@ -16,10 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dnas.data.images import Images
 from dnas.errors import UserError
-from dnas.eval.embed import Distance
+from dnas.eval.embed import Distance, embed
+from dnas.nn.network import Network
 
 FORMAT = "dnas-calibration/1"
+HELD = "held-out identities"
 SHARES = (0.01, 0.001)
 """Of the pairs of different people, that a threshold lets through."""
 FEWEST = 10
@@ -155,6 +158,18 @@ def points(pairs: Pairs, seed: int = 0) -> list[Point]:
         (low, kept_low), (high, kept_high) = np.quantile(resampled, [0.025, 0.975], axis=0).tolist()
         found.append(Point(share, value, low, high, kept, kept_low, kept_high))
     return found
+
+
+def calibrate(
+    network: Network, images: Images, distance: Distance, flip_average: bool, on: str = HELD
+) -> dict[str, Any]:
+    """What calibration.json holds, of pictures of people whom the network has not seen.
+
+    Args:
+        on: whose pictures they are.
+    """
+    embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
+    return {"on": on, **calibration(embedding_ND, *images.ids, distance)}
 
 
 def calibration(

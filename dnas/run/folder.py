@@ -32,6 +32,8 @@ from dnas.run.position import Position
 from dnas.run.progress import errors
 from dnas.version import own_version
 
+CALIBRATION = "calibration.json"
+"""Thresholds of a retraining, measured on people whom its network has not seen."""
 INHERITED = "checkpoints/inherited.pt"
 """Weights of the searched network, from the supernet by slicing: in a search's folder, and copied by --inherit."""
 

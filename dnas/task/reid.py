@@ -17,6 +17,7 @@ from dnas.data.splits import check_matches, hold_out, split_images, together
 from dnas.eval.embed import Distance, embed
 from dnas.eval.ranking import Ranking, rank
 from dnas.eval.retrieval import retrieve, save_ranking
+from dnas.eval.threshold import calibrate
 from dnas.nn.network import Network
 from dnas.nn.reid_net import ReIDNet
 from dnas.space.holes import Shape
@@ -74,6 +75,9 @@ class ReIDTask(ImageTask):
             "queries_without_match": int((~ranking.valid).sum()),
             "information": {"test": self.probe("test", images, embedding_ND)},
         }
+
+    def thresholds(self, network: Network) -> dict[str, Any] | None:
+        return None if self.held_out is None else calibrate(network, self.held_out, *self.distance)
 
     @property
     def distance(self) -> tuple[Distance, bool]:

@@ -169,3 +169,7 @@ class Task(ABC):
             train: whether the training set is looked at as well.
         """
         return {"held_out": self.evaluate(network)} if self.held else {}
+
+    def thresholds(self, network: Network) -> dict[str, Any] | None:
+        """From which similarity on two items are one, measured on what is held out; none where that says nothing."""
+        return None

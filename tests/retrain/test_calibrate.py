@@ -26,10 +26,13 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held, everything = str(tmp_path / "held"), str(tmp_path / "everything")
     assert main(["retrain", *words, "--out", held, "--holdout", "0.8"]) == 0
     assert main(["retrain", *words, "--out", everything]) == 0
+    before = json.loads((tmp_path / "held" / "calibration.json").read_text())  # by the retraining itself
     capsys.readouterr()
     assert main(["calibrate", held, "--device", "cpu", "-o", str(tmp_path / "det.svg"), "--json"]) == 0
     found = last_json(capsys)
-    assert found["on"] == "held-out identities"
+    assert found["on"] == before["on"] == "held-out identities"
+    assert [point["share"] for point in before["points"]] == [point["share"] for point in found["points"]]
+    assert before["points"][0]["similarity"] == pytest.approx(found["points"][0]["similarity"], abs=1e-3)
     assert found == json.loads((tmp_path / "held" / "calibration.json").read_text())
     assert (tmp_path / "det.svg").stat().st_size > 3000
     interface = load(held, "cpu").interface
