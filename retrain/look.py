@@ -173,7 +173,8 @@ class Look:
             centred = points - points.mean(0)
             places = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T).numpy()
         how = "t-SNE" if method == "tsne" else "PCA"
-        return draw_plane(places, self.images.pids[keep], self.images.camids[keep], how)
+        camids = self.images.camids[keep] if self.data.protocol.known else None
+        return draw_plane(places, self.images.pids[keep], camids, how)
 
     def channels(self) -> Figure:
         """Which channels every site selects or weighs, by channel, identity and camera.

@@ -191,7 +191,7 @@ class Reporter:
                 look.channels,
             ))  # fmt: skip
         items.append(self.picture(
-            "Distances of same and different identities", "Two histograms of distances across cameras.", look.distances,
+            "Distances of same and different identities", "Two histograms of distances.", look.distances,
         ))  # fmt: skip
         items.append(self.picture(
             "The embedding in a plane", "Scatter of the embeddings of query and gallery, by identity and by camera.",

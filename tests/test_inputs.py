@@ -62,6 +62,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             pick_device(name)
 
 
+@pytest.mark.slow
 def test_paths_of_python(pedestrians: Path, tmp_path: Path) -> None:
     """A Path where text is meant, in a run that is then read back."""
     settings = {"input": {"height": 16, "width": 16}, "optim": {"identities": 3, "images": 2, "epochs": 1}}

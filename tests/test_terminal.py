@@ -69,6 +69,7 @@ def test_every_verb(home: Path, tmp_path: Path, encoding: str, monkeypatch: pyte
             main([name, "--help"])
 
 
+@pytest.mark.slow
 def test_a_real_terminal(home: Path) -> None:
     for encoding in ("ascii", "cp1252"):
         done = subprocess.run(

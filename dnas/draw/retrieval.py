@@ -114,22 +114,24 @@ def draw_distances(
     return figure
 
 
-def draw_plane(places_N2: NDArray[np.float64], pids: NDArray[np.int64], camids: NDArray[np.int64], how: str) -> Figure:
+def draw_plane(
+    places_N2: NDArray[np.float64], pids: NDArray[np.int64], camids: NDArray[np.int64] | None, how: str
+) -> Figure:
     """The embedding in a plane, coloured by identity (the most frequent ones; others grey) and by camera.
 
     Args:
+        camids: none where they are not known.
         how: by which method, for the title.
     """
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained")
         values, counts = np.unique(pids, return_counts=True)
         shown = values[np.argsort(-counts, kind="stable")[:COLOURED]]
         rest = ~np.isin(pids, shown)
-        left.plot(*places_N2[rest].T, ".", color=GREY, alpha=0.35, markersize=3, label="others")
-        for axes, labels, chosen, word in (
-            (left, pids, shown, "identity"),
-            (right, camids, np.unique(camids), "camera"),
-        ):
+        panels = [(pids, shown, "identity")] + ([(camids, np.unique(camids), "camera")] if camids is not None else [])
+        size = (5.5 * len(panels), 5.2)
+        figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+        grid[0, 0].plot(*places_N2[rest].T, ".", color=GREY, alpha=0.35, markersize=3, label="others")
+        for axes, (labels, chosen, word) in zip(grid[0], panels, strict=True):
             for index, value in enumerate(chosen.tolist()):
                 colour = SERIES[index % len(SERIES)]
                 marker = MARKERS[(index + index // len(SERIES)) % len(MARKERS)]

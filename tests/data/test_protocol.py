@@ -50,6 +50,7 @@ def leave_one_out(similarity: torch.Tensor, pids: np.ndarray) -> float:  # type:
     return float(np.mean(precisions))
 
 
+@pytest.mark.slow
 def test_leave_one_out_through_the_command_line(
     shells: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_leave_one_out_through_the_command_line(
     assert "cosine distance, cameras ignored; mean ± standard" in (tmp_path / "t.md").read_text()
 
 
+@pytest.mark.slow
 def test_cameras_are_asked_for_and_not_there(
     shells: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

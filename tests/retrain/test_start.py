@@ -23,6 +23,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_from_a_run_to_other_identities(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its network without saying which, its weights but the classifier; and the run goes on without the first one."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -54,6 +55,7 @@ def test_from_a_run_to_other_identities(pedestrians: Path, tmp_path: Path, capsy
         assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_searched_network_and_a_transformer_of_another_size(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

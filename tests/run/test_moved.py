@@ -41,6 +41,7 @@ def project(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return folder
 
 
+@pytest.mark.slow
 def test_from_another_folder_and_after_a_move(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +62,7 @@ def test_from_another_folder_and_after_a_move(
     assert (done / "config.yaml").read_text().startswith("data: data/set\n")
 
 
+@pytest.mark.slow
 def test_with_the_data_elsewhere(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The fingerprint decides: the same images go on, others are refused, and the new place is remembered."""
     shutil.move(project / "data/set", tmp_path / "set")
