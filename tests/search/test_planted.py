@@ -93,8 +93,9 @@ def found(textures: Path, out: Path, seed: int, **arch: object) -> Choices:
     return search.choices
 
 
-@pytest.mark.slow
-def test_the_search_finds_it_and_random_search_does_not(textures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["score", "between"])
+@pytest.mark.long
+def test_the_search_finds_it_and_random_search_does_not(textures: Path, tmp_path: Path, mode: str) -> None:
     """An epoch of a search costs two of a network's (weights, logits): random search may train two networks.
 
     It is given a perfect evaluation of them, and still finds the optimum only if it draws it.
@@ -103,7 +104,7 @@ def test_the_search_finds_it_and_random_search_does_not(textures: Path, tmp_path
     known, count = decisions(space.spec), space.spec.cost(space.input).macs
     hits = random_hits = 0
     for seed in range(SEEDS):
-        hits += found(textures, tmp_path / str(seed), seed) == BEST
+        hits += found(textures, tmp_path / str(seed), seed, mode=mode) == BEST
         rng, drawn = random.Random(seed), []
         while len(drawn) < 2:
             choices = {key: rng.choice(decision.options) for key, decision in known.items()}
