@@ -49,10 +49,22 @@ def _percent(value: object) -> str:
     return f"{100 * value:.1f} %" if isinstance(value, int | float) else "-"
 
 
+def _interval(found: Mapping[str, Any], value: str, percent: bool = False) -> str | None:
+    """A number with its 95 % interval; none where the file has none."""
+    numbers = [found.get(key) for key in (value, "low", "high")]
+    if not all(isinstance(number, int | float) for number in numbers):
+        return None
+    middle, low, high = ((100 if percent else 1) * float(number) for number in numbers if number is not None)
+    places = 1 if percent else 2
+    return f"{middle:+.{places}f} [{low:+.{places}f}, {high:+.{places}f}]"
+
+
 def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
     genotype = as_dict(folder.json("genotype.json"))
     cost, budget = as_dict(genotype.get("cost")), as_dict(found.get("budget"))
-    entropy = as_dict(found.get("entropy"))
+    entropy, fidelity = as_dict(found.get("entropy")), as_dict(found.get("fidelity"))
+    equal = as_dict(found.get("health")).get("equal")
+    asked = f"{fidelity.get('networks')} random networks, {fidelity.get('epochs')} epochs each" if fidelity else ""
     rows: dict[str, object] = {
         "space": genotype.get("space"),
         "decisions": len(as_dict(genotype.get("choices"))),
@@ -63,7 +75,14 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
         "held-out mAP, derived network": _percent(as_dict(found.get("held_out")).get("mAP")),
         "held-out mAP, supernet": _percent(as_dict(found.get("held_out_supernet")).get("mAP")),
         "mean entropy (1: undecided)": sum(entropy.values()) / max(len(entropy), 1) if entropy else None,
+        "choices whose options are equal on held-out data": len(equal) if isinstance(equal, list) else None,
+        "held against short trainings of their own": asked or "no (dnas fidelity, --verify)",
     }
+    if fidelity:
+        rows["supernet's verdict and theirs (Spearman)"] = _interval(as_dict(fidelity.get("correlation")), "value")
+        rows[f"above the mean random network ({fidelity.get('metric')})"] = _interval(
+            as_dict(fidelity.get("gain")), "mean", percent=True
+        )
     return pairs_table("What was found", rows)
 
 

@@ -128,6 +128,9 @@ def test_names_from_strangers_are_only_shown(runs: Path, tmp_path: Path) -> None
     shutil.copytree(runs / "search", hostile)
     genotype = json.loads((hostile / "genotype.json").read_text())
     genotype["search"]["health"]["warnings"] = [HOSTILE]
+    interval = {"value": 0.41, "mean": 0.025, "low": -0.1, "high": 0.5}
+    verdict = {"networks": HOSTILE, "epochs": 3, "metric": "mAP", "correlation": interval, "gain": {"mean": HOSTILE}}
+    genotype["search"]["fidelity"] = verdict
     (hostile / "genotype.json").write_text(json.dumps(genotype))
     data = json.loads((hostile / "data.json").read_text())
     (hostile / "data.json").write_text(json.dumps({**data, "name": HOSTILE}))
@@ -136,6 +139,7 @@ def test_names_from_strangers_are_only_shown(runs: Path, tmp_path: Path) -> None
     page = Page(file.read_text())
     assert page.tags["script"] == 1  # the one that sorts tables
     assert HOSTILE in " ".join(page.words)
+    assert "+0.41 [-0.10, +0.50]" in " ".join(page.words)
     assert not any("onerror" in found for _, found in page.attributes)
     cell = Cell(HOSTILE)
     items = [Text(HOSTILE), Table(HOSTILE, [HOSTILE], [[cell]], sortable=True)]

@@ -48,6 +48,7 @@ VARIANTS: dict[str, ArchConfig] = {
     "score": ArchConfig("score"),
     "sampled": ArchConfig("sampled", data="joint"),
     "full": ArchConfig("full", data="joint"),
+    "between": ArchConfig("between"),
     "switch one": ArchConfig("switch", data="joint", alternatives="one"),
     "switch all": ArchConfig("switch", data="joint", alternatives="all"),
 }
