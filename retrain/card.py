@@ -18,24 +18,27 @@ import yaml
 from dnas.draw.page import Code, Item, Text
 from dnas.errors import UserError, printable
 from dnas.eval.bootstrap import Difference, paired_difference
+from dnas.eval.measure import CLASSIFICATION, RETRIEVAL
 from dnas.run.config import flat
 from dnas.run.folder import RunFolder
-from retrain.compare import Run, check_comparable, grouped, read_run
+from retrain.compare import Run, check_comparable, grouped, read_run, said
 from retrain.report_tables import as_dict, pairs_table
 from retrain.tables import spread
 
-NAMES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mINP": "mINP"}
-USE = (
-    "To retrieve pictures of the same individual across cameras, among pictures like those it was trained on. "
-    "Person re-identification is surveillance technology: use it where the people in the pictures agreed to it, "
-    "and where the law allows it."
-)
-LIMITS = (
-    "The numbers hold for this data set and protocol; on other cameras, places, seasons and people expect less "
-    "(measure it: dnas eval RUN --data OTHER). It ranks a gallery and does not know whether the individual is in it: a "
-    "first hit is no proof of identity, and no decision about a person should rest on it alone. How accuracy "
-    "differs between groups of people was not measured."
-)
+USE = {
+    RETRIEVAL.purpose: "To retrieve pictures of the same individual across cameras, among pictures like those it was"
+    " trained on. Person re-identification is surveillance technology: use it where the people in the pictures agreed"
+    " to it, and where the law allows it.",
+    CLASSIFICATION.purpose: "To say which of the classes it was trained on a picture shows, among pictures like those.",
+}
+LIMITS = {
+    RETRIEVAL.purpose: "The numbers hold for this data set and protocol; on other cameras, places, seasons and people"
+    " expect less (measure it: dnas eval RUN --data OTHER). It ranks a gallery and does not know whether the individual"
+    " is in it: a first hit is no proof of identity, and no decision about a person should rest on it alone. How"
+    " accuracy differs between groups of people was not measured.",
+    CLASSIFICATION.purpose: "The numbers hold for this data set; on other pictures expect less (measure it: dnas eval"
+    " RUN --data OTHER). It names one of its classes whatever it is shown.",
+}
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,17 @@ def model_card(paths: Sequence[str | Path]) -> Card:
         raise UserError(f"card: found {len(groups)} models, allowed: one, with several seeds")
     interval = _interval(runs)
     parts = (_what(runs), _data(runs[0]), _results(runs, interval), _training(runs[0]),
-             Part("Intended use", [USE]), Part("Limits", [LIMITS]))  # fmt: skip
+             *_words(runs[0].measure.purpose))  # fmt: skip
     return Card(runs[0].model, _metadata(runs), parts)
+
+
+def _words(purpose: str) -> list[Part]:
+    """Use and limits; a task of the user's own has none until its maker writes them."""
+    unsaid = "Not written: say it before you publish this card."
+    return [
+        Part("Intended use", [USE.get(purpose, unsaid)]),
+        Part("Limits", [LIMITS.get(purpose, unsaid)]),
+    ]
 
 
 def card_items(path: Path) -> list[Item]:
@@ -112,8 +124,8 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def _interval(runs: Sequence[Run]) -> Difference:
-    """95 % interval of the mAP: resampled are query identities, and seeds where there are several."""
-    ap_SQ, pids_Q = np.stack([run.queries()[0] for run in runs]), runs[0].queries()[1]
+    """95 % interval of the number that decides: resampled as in a comparison, and seeds where there are several."""
+    ap_SQ, pids_Q = np.stack([run.scores()[0] for run in runs]), runs[0].scores()[1]
     return paired_difference(ap_SQ, np.zeros_like(ap_SQ), pids_Q)
 
 
@@ -132,14 +144,15 @@ def _what(runs: Sequence[Run]) -> Part:
         "started from": first.start,
         "information bottleneck bound": f"weight {settings['loss.eta']:g}",
     }
-    return Part("What it is", ["An embedding network for re-identification, trained with dnas-reid."], rows)
+    return Part("What it is", [f"A network for {first.measure.purpose}, trained with dnas-reid."], rows)
 
 
 def _data(run: Run) -> Part:
     found = as_dict(RunFolder(run.path).json("data.json"))
-    counts = {
+    counts: dict[str, str] = {
         name: ", ".join(f"{count:,} {what}" for what, count in as_dict(found.get(name)).items())
-        for name in ("train", "query", "gallery")
+        for name in ("train", "query", "gallery", "test")
+        if name in found
     }
     left_out = found.get("left_out")
     rows = {"name": run.data, **counts, "fingerprint (SHA-256)": run.fingerprint,
@@ -150,25 +163,28 @@ def _data(run: Run) -> Part:
 def _results(runs: Sequence[Run], interval: Difference) -> Part:
     first = runs[0]
     tested = first.summary["test"]
-    rows = {NAMES[key]: _percent([run.summary["test"][key] for run in runs]) for key in NAMES if key in tested}
-    rows["mAP, 95 % interval"] = (
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f} % (bootstrap of query identities)"
+    measure = first.measure
+    rows = {
+        name: _percent([run.summary["test"][key] for run in runs])
+        for key, name in measure.names.items()
+        if key in tested
+    }
+    rows[f"{measure.name}, 95 % interval"] = (
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f} % (bootstrap of {measure.resampled})"
     )
-    held = [run.summary["held_out"]["mAP"] for run in runs if "held_out" in run.summary]
-    rows |= {"mAP, held-out training identities": _percent(held)} if held else {}
-    for name, values in first.summary["information"].items():
-        rows[f"IB, {name} (in log identities)"] = f"{values['IB']:.3f}"
-    distance = first.protocol.get("distance")
-    ignored = first.protocol.get("cameras") == "ignore"
-    left_out = (
-        "its own image left out (cameras ignored)" if ignored else "images of the same identity and camera left out"
-    )
+    held = [run.summary["held_out"][measure.key] for run in runs if "held_out" in run.summary]
+    rows |= {f"{measure.name}, held-out training {measure.unseen}": _percent(held)} if held else {}
+    for name, values in as_dict(first.summary.get("information")).items():
+        rows[f"IB, {name} (in log classes)"] = f"{values['IB']:.3f}"
+    how = said(first.protocol)
+    if measure is RETRIEVAL:
+        ignored = first.protocol.get("cameras") == "ignore"
+        own = "its own image" if ignored else "images of the same identity and camera"
+        how += f", {own} left out; ties count wrong before right"
     lines = [
         f"Seed{'s' if len(runs) > 1 else ''} {', '.join(str(run.seed) for run in runs)}"
         + ("; mean ± standard deviation. " if len(runs) > 1 else "; one run: the spread over seeds is not known. ")
-        + f"Query against gallery, {left_out}, {distance} distance, flip average"
-        f" {'on' if first.protocol.get('flip_average') else 'off'}; ties count wrong before right;"
-        f" of the {first.summary.get('evaluated', 'last epoch')}."
+        + f"Measured on {measure.tested}, {how}; of the {first.summary.get('evaluated', 'last epoch')}."
     ]
     return Part("Results", lines, rows)
 
@@ -190,21 +206,23 @@ def _training(run: Run) -> Part:
 
 def _metadata(runs: Sequence[Run]) -> dict[str, Any]:
     """What the Hub reads. No licence: that of the weights is for who trained them to choose."""
-    first = runs[0]
+    first, measure = runs[0], runs[0].measure
+    kind = "image-classification" if measure is CLASSIFICATION else "image-feature-extraction"
+    tags = ["person-re-identification", "image-retrieval", "metric-learning"] if measure is RETRIEVAL else []
     metrics = [
-        {"type": key, "name": NAMES[key], "value": round(float(np.mean([run.summary["test"][key] for run in runs])), 4)}
-        for key in NAMES
+        {"type": key, "name": name, "value": round(float(np.mean([run.summary["test"][key] for run in runs])), 4)}
+        for key, name in measure.names.items()
         if key in first.summary["test"]
     ]
     result = {
-        "task": {"type": "image-feature-extraction", "name": "Person re-identification"},
+        "task": {"type": kind, "name": measure.purpose.capitalize()},
         "dataset": {"type": printable(first.data), "name": printable(first.data), "revision": first.fingerprint},
         "metrics": metrics,
     }
     return {
         "library_name": "dnas-reid",
-        "pipeline_tag": "image-feature-extraction",
-        "tags": ["person-re-identification", "image-retrieval", "metric-learning"],
+        "pipeline_tag": kind,
+        "tags": tags,
         "metrics": [metric["type"] for metric in metrics],
         "model-index": [{"name": printable(first.model), "results": [result]}],
     }

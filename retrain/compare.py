@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,14 @@ from numpy.typing import NDArray
 from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.eval.bootstrap import Difference, paired_difference
+from dnas.eval.measure import Measure
+from dnas.eval.retrieval import PER_QUERY
 from dnas.eval.selection import selection_warnings
 from dnas.run.config import expect, flat, from_plain
+from dnas.run.files import read_column
 from dnas.run.folder import RunFolder
+from dnas.task import pick_task
+from dnas.task.task import Task
 from retrain.config import RetrainConfig
 
 IDENTITY = ("data", "test_on", "out", "seed", "genotype", "device")
@@ -28,8 +32,7 @@ PROTOCOL = {"distance": "cosine", "flip_average": False, "cameras": "other"}
 
 RESULTS: dict[str, dict[str, Any]] = {
     "summary.json": {
-        "model": str, "start": str, "seed": int, "protocol": {}, "test": {"mAP": float, "rank1": float},
-        "information": {"train": {"IB": float}, "test": {"IB": float}},
+        "model": str, "start": str, "seed": int, "protocol": {}, "test": {},
     },
     "data.json": {"name": str, "sha256": str},
     "cost.json": {"macs": int, "params": int, "latency": {"median_ms": float, "device": str}},
@@ -51,8 +54,18 @@ class Run:
     summary: dict[str, Any]
 
     @property
-    def mean_ap(self) -> float:
-        return float(self.summary["test"]["mAP"])
+    def task(self) -> type[Task]:
+        """What it was trained for."""
+        return pick_task(str(self.summary.get("task", "reid")))
+
+    @property
+    def measure(self) -> Measure:
+        return self.task.measure
+
+    @property
+    def score(self) -> float:
+        """The number that decides, on the test set."""
+        return float(self.summary["test"][self.measure.key])
 
     @property
     def seed(self) -> int:
@@ -60,8 +73,8 @@ class Run:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        found: dict[str, Any] = {**PROTOCOL, **self.summary.get("protocol", {})}
-        return found
+        found: dict[str, Any] = self.summary.get("protocol", {})
+        return {**PROTOCOL, **found} if self.summary.get("task", "reid") == "reid" else found
 
     @property
     def selection(self) -> dict[str, dict[str, float]]:
@@ -72,22 +85,19 @@ class Run:
         expect(found, {site: {"share": float} for site in found}, where)
         return found  # type: ignore[no-any-return]
 
-    def queries(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Average precision and identity of every query."""
-        return self._per_query("ap"), self._per_query("pids")
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """What every test item scored, and the group that is resampled as one."""
+        return self.task.scores(self.path)
 
     def first_matches(self) -> NDArray[np.float64]:
-        """Rank of the first match of every query; NaN where there is none."""
-        return self._per_query("first_match")
+        """Rank of the first match of every query; NaN where there is none.
 
-    def _per_query(self, column: str) -> NDArray[Any]:
-        file = self.path / "per_query.npz"
-        try:
-            with np.load(file, allow_pickle=False) as content:
-                found: NDArray[Any] = content[column]
-                return found
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise UserError(f"{file}: not readable ({error})") from error
+        Raises:
+            UserError: a run that ranks nothing.
+        """
+        if self.task.measure.key != "mAP":
+            raise UserError(f"{self.path}: a network for {self.measure.purpose} ranks no gallery: it has no CMC curve")
+        return read_column(self.path / PER_QUERY, "first_match")
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,12 @@ class Group:
     def title(self) -> str:
         return f"{self.name}, {self.start}"
 
+    @property
+    def informed(self) -> list[str]:
+        """Sets of images whose information bottleneck every run has measured, of training and test set."""
+        known = [run.summary.get("information") or {} for run in self.runs]
+        return [part for part in ("train", "test") if all("IB" in (found.get(part) or {}) for found in known)]
+
     def values(self, *keys: str) -> list[float]:
         """One number of every run: by its path in cost and summary."""
         found = []
@@ -115,7 +131,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Pair:
-    """The difference in mAP of two groups, over the seeds that each has once; none without such seeds."""
+    """How far two groups are apart, over the seeds that each has once; no difference without such seeds."""
 
     first: str
     second: str
@@ -147,6 +163,11 @@ class Comparison:
             for warning in selection_warnings(run.selection)
         ]
 
+    @property
+    def measure(self) -> Measure:
+        """Of the first run: others are compared only where they have the same one."""
+        return self.groups[0].runs[0].measure
+
 
 def read_run(path: str | Path) -> Run:
     """Read a finished retraining.
@@ -171,7 +192,9 @@ def read_run(path: str | Path) -> Run:
         RetrainConfig, folder.config(), str(folder.config_file)
     )  # with what is new since, as it was then
     settings = flat(asdict(config))
-    return Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
+    run = Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
+    expect(summary["test"], dict.fromkeys(run.measure.shown, float), f"{folder.path}/summary.json: test")
+    return run
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -181,6 +204,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         UserError: naming the run and what differs.
     """
     first = runs[0]
+    check_one_task(runs)
     for run in runs:
         if run.fingerprint != first.fingerprint:
             raise UserError(
@@ -194,15 +218,31 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
+def check_one_task(runs: Sequence[Run]) -> None:
+    """Refuse runs that were trained for another task than the first.
+
+    Raises:
+        UserError: naming the run.
+    """
+    for run in runs:
+        if run.task is not runs[0].task:
+            raise UserError(
+                f"{run.path}: a network for {run.measure.purpose}, {runs[0].path} is one for"
+                f" {runs[0].measure.purpose}: their numbers have nothing in common"
+            )
+
+
 def said(protocol: dict[str, Any]) -> str:
     """A protocol in words: "cosine distance, across cameras"."""
+    if "distance" not in protocol:
+        return ", ".join(f"{key} {value}" for key, value in protocol.items()) or "the test set as it is"
     mirrored = ", mean with the mirror image" if protocol["flip_average"] else ""
     cameras = "cameras ignored" if protocol["cameras"] == "ignore" else "across cameras"
     return f"{protocol['distance']} distance{mirrored}, {cameras}"
 
 
 def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:
-    """Runs of one model, start and settings together, best mAP first, under names that say in what groups differ.
+    """Runs of one model, start and settings together, the best first, under names that say in what groups differ.
 
     Args:
         by: a setting (dotted) to group by instead, whatever else differs; `backbone` is the searched space or backbone.
@@ -238,7 +278,7 @@ def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:
                 name = ", ".join([model, *(f"{key.removeprefix('loss.')} {run.settings.get(key)}" for key in shown)])
                 groups.setdefault((name, start), []).append(run)
     found = [Group(name, start, sorted(members, key=lambda run: run.seed)) for (name, start), members in groups.items()]
-    return sorted(found, key=lambda group: -mean(run.mean_ap for run in group.runs))
+    return sorted(found, key=lambda group: -mean(run.score for run in group.runs))
 
 
 def pairs_of(groups: Sequence[Group]) -> list[Pair]:
@@ -249,7 +289,7 @@ def pairs_of(groups: Sequence[Group]) -> list[Pair]:
         seeds = sorted(set(first) & set(second)) if (len(first), len(second)) == (len(a.runs), len(b.runs)) else []
         difference = None
         if seeds:
-            sides = [[side[seed].queries() for seed in seeds] for side in (first, second)]
+            sides = [[side[seed].scores() for seed in seeds] for side in (first, second)]
             ap_SQ, other_SQ = (np.stack([ap for ap, _ in side]) for side in sides)
             if ap_SQ.shape == other_SQ.shape:
                 difference = paired_difference(ap_SQ, other_SQ, sides[0][0][1])
@@ -273,12 +313,14 @@ def compare(
     for run in runs:
         if sum(other.path.resolve() == run.path.resolve() for other in runs) > 1:
             raise UserError(f"{run.path}: given twice")
-    if not mixed:
+    if mixed:
+        check_one_task(runs)
+    else:
         check_comparable(runs)
     groups = grouped(runs, by)
     same = len({(run.fingerprint, str(run.protocol)) for run in runs}) == 1
     comparison = Comparison(groups, pairs_of(groups) if same else [], mixed)
     if figure is not None:
-        points = [Point(group.title, group.values("macs"), [run.mean_ap for run in group.runs]) for group in groups]
-        draw_scatter(points, figure)
+        points = [Point(group.title, group.values("macs"), [run.score for run in group.runs]) for group in groups]
+        draw_scatter(points, figure, runs[0].measure)
     return comparison

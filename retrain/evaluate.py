@@ -22,9 +22,10 @@ from dnas.eval.rerank import Reranked
 from dnas.eval.retrieval import retrieve
 from dnas.nn.network import Network
 from dnas.run.device import Device
+from dnas.task import pick_task
 from retrain.calibrate import strictest
 from retrain.compare import said
-from retrain.load import load
+from retrain.load import TrainedRun, load
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     """
     run = load(config.run, config.device, config.space)
     stored = run.config
+    if stored.task != "reid":
+        return _tested(run, config)
     distance = config.distance or stored.distance
     flip_average = stored.flip_average if config.flip_average is None else config.flip_average
     if config.rerank and distance != "cosine":
@@ -108,6 +111,21 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     return result
 
 
+def _tested(run: TrainedRun, config: EvalConfig) -> dict[str, Any]:
+    """What a task other than Re-ID says of its test set: {"protocol", "data", "task", "test", ...}.
+
+    Raises:
+        UserError: settings that are for Re-ID alone.
+    """
+    plain = EvalConfig(config.run)
+    for name in ("distance", "flip_average", "rerank", "open_set", "cameras"):
+        if getattr(config, name) != getattr(plain, name):
+            raise UserError(f"{name}: found {getattr(config, name)}, allowed for a run of task reid alone")
+    task = run.task(config.data)
+    found = {key: value for key, value in task.test(run.network).items() if key != "information"}
+    return {"run": config.run, "task": run.config.task, "protocol": {}, "data": task.fingerprint, **found}
+
+
 def by_camera(ranking: Ranking, query: Split) -> dict[str, Any]:
     """Metrics over all queries, and over those of each camera that has any with a match, if there are cameras."""
     cameras = {}
@@ -120,6 +138,8 @@ def by_camera(ranking: Ranking, query: Split) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> list[Table]:
     """The result for people."""
+    if "task" in result:
+        return _of_task(result)
     protocol = result["protocol"]
     how = said(protocol)
     found = []
@@ -141,6 +161,19 @@ def tables(result: dict[str, Any]) -> list[Table]:
             table.add_row(name, f"{row['threshold']:.3f}", *(f"{share:.1%}" for share in shares))
         found.append(table)
     return found
+
+
+def _of_task(result: dict[str, Any]) -> list[Table]:
+    """Every number of a task, and those of its classes."""
+    measure = pick_task(result["task"]).measure
+    table = Table(*(f"{measure.names[key]} (%)" for key in measure.names), title=measure.tested)
+    table.add_row(*(f"{100 * result['test'][key]:.1f}" for key in measure.names))
+    if "by_class" not in result:
+        return [table]
+    classes = Table("class", f"{measure.name} (%)", title="by class")
+    for name, share in result["by_class"].items():
+        classes.add_row(name, "-" if share is None else f"{100 * share:.1f}")
+    return [table, classes]
 
 
 @torch.inference_mode()

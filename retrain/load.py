@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from dnas.run.device import Device, pick_device
 from dnas.run.folder import RunFolder
 from dnas.run.paths import check_there
 from dnas.task import pick_task
+from dnas.task.task import Needs, Task
 from retrain.config import RetrainConfig
 from retrain.models import Model, pick_model, stored_config
 
@@ -43,6 +44,8 @@ class TrainedRun:
             UserError: its own is not there any more, or is not what it was.
         """
         config = self.config
+        if config.task != "reid":
+            raise UserError(f"{self.folder.path}: a run of task {config.task}; this is for task reid")
         if root is None:
             check_there(config.data, self.folder.bases)
         found = load_data(
@@ -54,6 +57,27 @@ class TrainedRun:
             cameras=cameras or config.cameras,
         )
         if root is None and not self.trained_on(found):
+            raise UserError(
+                f"{self.folder.path}: {config.data} is not the data set that the run was trained on (data.json);"
+                " if it is meant, say so: --data ROOT"
+            )
+        return found
+
+    def task(self, root: str | None = None) -> Task:
+        """The run's task on its own data set, or on another one, with its test set alone.
+
+        Raises:
+            UserError: its own is not there any more, or is not what it was.
+        """
+        config, x = self.config, self.model.input
+        if root is None:
+            check_there(config.data, self.folder.bases)
+        channels = self.network.classifier.weight.shape[1]
+        device = self.network.classifier.weight.device
+        found = pick_task(config.task)(
+            replace(config, data=root or config.data), Needs(x.height, x.width, channels, device, trained=False)
+        )
+        if root is None and self.folder.json("data.json").get("sha256") != found.fingerprint["sha256"]:
             raise UserError(
                 f"{self.folder.path}: {config.data} is not the data set that the run was trained on (data.json);"
                 " if it is meant, say so: --data ROOT"

@@ -54,6 +54,11 @@ class Look:
         check_matches(self.data.query, self.data.gallery, "query and gallery")
         self.queries = len(self.data.query)
 
+    ranks = True
+    """Whether there are queries to rank a gallery for."""
+    aim = "nearest match"
+    """What an image should be similar to."""
+
     @property
     def name(self) -> str:
         """What tells this run from others: its folder and the weight of the bound."""
@@ -228,21 +233,25 @@ class Look:
             columns.append(Maps(f"{prefix}{site.name}", list(maps), _middle(site, entered[0], token)))
         return columns
 
+    def wanted(self, numbers: Sequence[int]) -> Tensor:
+        """The vectors (B, D) that some images should be similar to: unit vectors of their nearest matches."""
+        (pids, sources), n = self.images.ids, self.queries
+        targets = []
+        for query, distance_G in zip(numbers, self._distances(numbers).cpu(), strict=True):
+            match = torch.from_numpy((pids[n:] == pids[query]) & (sources[n:] != sources[query]))
+            targets.append(int(distance_G.masked_fill(~match, torch.inf).argmin()) + n)
+        with torch.no_grad():
+            return self.run.network.embed(self.input(targets))
+
     def grad_cam(self, numbers: Sequence[int], title: str) -> Maps:
-        """How much every position adds to the similarity of an image to its nearest match.
+        """How much every position adds to the similarity of an image to what it should be similar to.
 
         Gradient times activation of the last map that has positions (in a transformer, the patches before the last
         block), as in Grad-CAM (arXiv 1610.02391), position by position as in HiResCAM (arXiv 2011.08891). What belongs
         to no position (the neck's mean) is spread evenly, so that the sum is the similarity; after mean pooling that
         is exact. Negative parts are cut off.
         """
-        network, (pids, sources), n = self.run.network, self.images.ids, self.queries
-        targets = []
-        for query, distance_G in zip(numbers, self._distances(numbers).cpu(), strict=True):
-            match = torch.from_numpy((pids[n:] == pids[query]) & (sources[n:] != sources[query]))
-            targets.append(int(distance_G.masked_fill(~match, torch.inf).argmin()) + n)
-        with torch.no_grad():
-            wanted_BD = network.embed(self.input(targets))
+        network, wanted_BD = self.run.network, self.wanted(numbers)
         grid = grid_of(network)
         parts: list[nn.Module] = list(network.backbone.children())
         if grid is not None:  # the last block mixes the patches into the class token: before it they still count
@@ -296,5 +305,5 @@ def draw_grad_cam(looks: Sequence[Look], count: int) -> Figure:
     """Grad-CAM of some queries, of one run or of several side by side."""
     first = looks[0]
     numbers = first.chosen(count)
-    columns = [look.grad_cam(numbers, f"similarity to its match\n{look.name}") for look in looks]
+    columns = [look.grad_cam(numbers, f"similarity to its {look.aim}\n{look.name}") for look in looks]
     return draw_maps([first.pixels(n) for n in numbers], [first.label(n) for n in numbers], columns)

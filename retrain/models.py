@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnas.errors import UserError
+from dnas.eval.measure import Measure
 from dnas.nn.attention import attention
 from dnas.nn.backbones import STAGES, backbone
 from dnas.nn.chain import Chain, Skip
@@ -18,6 +19,7 @@ from dnas.run.paths import with_paths
 from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
 from dnas.space.spec import Space, Spec, decisions, fill, image
+from dnas.task import pick_task
 from retrain.config import RetrainConfig
 from search_spaces import load_space, named_space
 
@@ -185,6 +187,11 @@ def search_options(folder: RunFolder) -> dict[str, list[str]]:
         return {}
     known = decisions(named_space(name).spec)
     return {key: [str(option) for option in decision.options] for key, decision in known.items()}
+
+
+def run_measure(folder: RunFolder) -> Measure:
+    """What a run is judged by, from its configuration."""
+    return pick_task(str(folder.config().get("task", "reid"))).measure
 
 
 def search_mode(folder: RunFolder) -> str:

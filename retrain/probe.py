@@ -8,11 +8,14 @@ from rich.table import Table
 
 from dnas.data.images import Images
 from dnas.data.splits import hold_out, together
+from dnas.errors import UserError
 from dnas.eval.information import probe
 from dnas.eval.selection import selection_report
 from dnas.loss.ibb import default_beta
 from dnas.run.device import Device
-from retrain.load import load
+from dnas.task.images import ImageTask
+from dnas.task.task import Task
+from retrain.load import TrainedRun, load
 
 Probe = dict[str, dict[str, float]]
 
@@ -32,14 +35,8 @@ def probe_run(
         run held identities out) and test (query and gallery together).
     """
     run = load(path, device, space)
-    config, found = run.config, run.data(data, tested=False)
-    sets: dict[str, Images] = {}
-    if len(found.train):
-        own = run.trained_on(found)
-        rest, held = hold_out(found.train, config.holdout, config.seed) if own else (found.train, None)
-        sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
-    if len(found.query) or len(found.gallery):
-        sets["test"] = run.decode(together(found.query, found.gallery))
+    config = run.config
+    sets = _of_task(run.task(data)) if config.task != "reid" else _of_identities(run, data)
     trained_on = len(run.network.classifier.weight)
     beta = config.loss.beta or default_beta(config.loss.assign or trained_on)
     information: Probe = {}
@@ -48,6 +45,29 @@ def probe_run(
         information[name] = probe(run.embed(images), images, beta)
         selected[name] = {site: use["share"] for site, use in selection_report(run.network, images).items()}
     return {"information": information, "selected": selected}
+
+
+def _of_task(task: Task) -> dict[str, Images]:
+    """The sets of a task on images.
+
+    Raises:
+        UserError: a task that is not.
+    """
+    if not isinstance(task, ImageTask):
+        raise UserError(f"probe: found task {task.config.task}, allowed: tasks on labelled images")
+    return task.sets()
+
+
+def _of_identities(run: TrainedRun, data: str | None) -> dict[str, Images]:
+    config, found = run.config, run.data(data, tested=False)
+    sets: dict[str, Images] = {}
+    if len(found.train):
+        own = run.trained_on(found)
+        rest, held = hold_out(found.train, config.holdout, config.seed) if own else (found.train, None)
+        sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
+    if len(found.query) or len(found.gallery):
+        sets["test"] = run.decode(together(found.query, found.gallery))
+    return sets
 
 
 def tables(result: dict[str, Probe]) -> list[Table]:

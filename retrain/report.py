@@ -21,6 +21,7 @@ from dnas.draw.scatter import Point, scatter
 from dnas.draw.search import draw_choices, draw_course
 from dnas.draw.training import draw_training
 from dnas.errors import UserError, printable
+from dnas.eval.measure import RETRIEVAL
 from dnas.run.config import flat
 from dnas.run.device import Device
 from dnas.run.folder import RunFolder
@@ -28,10 +29,11 @@ from dnas.run.progress import errors
 from dnas.space.graph import View, graph
 from retrain.card import card_items
 from retrain.compare import Comparison, Run, compare
-from retrain.look import Look, draw_attention, draw_grad_cam
-from retrain.models import network_of, open_space, search_mode, search_options
+from retrain.look import draw_attention, draw_grad_cam
+from retrain.look_at import look_at
+from retrain.models import network_of, open_space, run_measure, search_mode, search_options
 from retrain.report_tables import as_dict, origin, results_table, search_summary, selection_table, sortable_table
-from retrain.tables import GROUPS, PAIRS, group_cells, pair_cells
+from retrain.tables import GROUPS, group_cells, pair_cells, pairs_title
 
 MOST_OPTIONS = 160
 """Nodes of an open space that are still drawn."""
@@ -128,8 +130,8 @@ class Reporter:
         ))  # fmt: skip
         items.append(self.picture(
             "The course of the search",
-            "Losses, entropy, temperature, expected cost against the budget, held-out mAP and information by epoch.",
-            lambda: draw_course(rows, search_mode(folder)),
+            "Losses, entropy, temperature, expected cost, held-out accuracy and information by epoch.",
+            lambda: draw_course(rows, search_mode(folder), run_measure(folder)),
         ))  # fmt: skip
         return Section(f"search-{number}", f"Search {path.name}", [*items, *origin(folder)])
 
@@ -155,29 +157,29 @@ class Reporter:
     def looks(self, folder: RunFolder) -> list[Item]:
         """Pictures that need the checkpoint and images."""
         try:
-            look = Look(folder.path, self.data, self.device, self.space)
+            look = look_at(folder.path, self.data, self.device, self.space)
         except UserError as error:
             line = f"{folder.path.name}: no pictures of what it looks at and retrieves ({error})"
             self.warnings.append(line)
             errors.print(f"dnas: warning: {line}", markup=False)
             return [Text(line, warning=True)]
         count = self.images
-        items = [
-            self.picture(
+        items: list[Item] = []
+        if look.ranks:
+            items.append(self.picture(
                 "Ranked lists, the worst queries first",
                 f"{count} queries, each with the ten nearest gallery images; right ones marked with a tick.",
                 lambda: look.ranked(count),
                 "Distance and camera above each picture. Solid blue frame and tick: the right identity; dashed red"
                 " frame and cross: another one.", photo=True,
-            ),
-            self.picture(
-                "What makes a query similar to its match",
-                "Maps over pictures of queries: bright where similarity comes from.",
-                lambda: draw_grad_cam([look], count),
-                "How much each position adds to the similarity of the query to its nearest match (Grad-CAM,"
-                " position by position). Each map goes from its own least to its most.", photo=True,
-            ),
-        ]  # fmt: skip
+            ))  # fmt: skip
+        items.append(self.picture(
+            f"What makes an image similar to its {look.aim}",
+            f"Maps over pictures: bright where what speaks for its {look.aim} comes from.",
+            lambda: draw_grad_cam([look], count),
+            f"How much each position adds to the similarity of an image to its {look.aim} (Grad-CAM,"
+            " position by position). Each map goes from its own least to its most.", photo=True,
+        ))  # fmt: skip
         if look.attends:
             items.append(self.picture(
                 "Where its attention looks", "Attention maps over pictures of queries, a column for every stage.",
@@ -190,11 +192,11 @@ class Reporter:
                 "For every stage: share or gate by channel, identity and camera.",
                 look.channels,
             ))  # fmt: skip
+        if look.ranks:
+            title = "Distances of same and different identities"
+            items.append(self.picture(title, "Two histograms of distances.", look.distances))
         items.append(self.picture(
-            "Distances of same and different identities", "Two histograms of distances.", look.distances,
-        ))  # fmt: skip
-        items.append(self.picture(
-            "The embedding in a plane", "Scatter of the embeddings of query and gallery, by identity and by camera.",
+            "The embedding in a plane", "Scatter of the embeddings of the test set, by identity or class.",
             look.plane, "t-SNE: neighbours are neighbours, distances between groups mean little.",
         ))  # fmt: skip
         return items
@@ -215,21 +217,24 @@ class Reporter:
             )
             items += [Text(f"Note: {note}", warning=True) for note in found.notes]
             if found.pairs:
-                items.append(sortable_table("Every two of them", PAIRS, [pair_cells(pair) for pair in found.pairs]))
-            points = [Point(g.title, g.values("macs"), [run.mean_ap for run in g.runs]) for g in found.groups]
+                pairs = [pair_cells(pair) for pair in found.pairs]
+                items.append(sortable_table("Every two of them", pairs_title(found), pairs))
+            points = [Point(g.title, g.values("macs"), [run.score for run in g.runs]) for g in found.groups]
             items.append(self.picture(
-                "Accuracy over cost", "mAP over multiply-accumulates, one colour a model, with the Pareto front.",
-                lambda: scatter(points),
+                "Accuracy over cost", "Accuracy over multiply-accumulates, one colour a model, with the Pareto front.",
+                lambda: scatter(points, found.measure),
             ))  # fmt: skip
             matches = dict(zip(_names(paths), sorted_runs(found, paths), strict=True))
-            items.append(self.picture(
-                "CMC curves", "Share of the queries with a match among the first k, one line a run.",
-                lambda: draw_cmc({name: run.first_matches() for name, run in matches.items()}),
-            ))  # fmt: skip
+            if found.measure is RETRIEVAL:
+                items.append(self.picture(
+                    "CMC curves", "Share of the queries with a match among the first k, one line a run.",
+                    lambda: draw_cmc({name: run.first_matches() for name, run in matches.items()}),
+                ))  # fmt: skip
         rows = {name: RunFolder(path).rows() for name, path in zip(_names(paths), paths, strict=True)}
+        measure = run_measure(RunFolder(paths[0]))
         items.append(self.picture(
-            "Losses over time", "Loss terms, held-out mAP and information by epoch, one colour a run.",
-            lambda: draw_training(rows), "Information: of the first run that measured it.",
+            "Losses over time", "Loss terms, held-out accuracy and information by epoch, one colour a run.",
+            lambda: draw_training(rows, measure), "Information: of the first run that measured it.",
         ))  # fmt: skip
         return Section("comparison", "Comparison", items)
 
@@ -239,7 +244,7 @@ class Reporter:
         if pair is None or not self.images:
             return None
         try:
-            looks = [Look(path, self.data, self.device, self.space) for path in pair]
+            looks = [look_at(path, self.data, self.device, self.space) for path in pair]
         except UserError:
             return None  # each of them says it in a section of its own
         items: list[Item] = [
@@ -330,6 +335,6 @@ def make_report(
     lead = [f"{' and '.join(count for count in counts if count)}. Made on {made}, from the run folders alone."]
     if images and trained:
         lead.append("It contains pictures of the data set: mind who may see them (--images 0 leaves them out).")
-    title = "Person re-identification: " + ", ".join(folder.path.name for folder in folders)
+    title = "Searched and trained: " + ", ".join(folder.path.name for folder in folders)
     write_page(Report(title, lead, sections, reporter.warnings), file)
     return reporter.warnings

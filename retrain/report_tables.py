@@ -10,6 +10,7 @@ from typing import Any
 from dnas.draw.page import Cell, Code, Item, Table, Text
 from dnas.run.config import flat
 from dnas.run.folder import RunFolder
+from dnas.task import pick_task
 
 
 def as_dict(content: object) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
     entropy, fidelity = as_dict(found.get("entropy")), as_dict(found.get("fidelity"))
     equal = as_dict(found.get("health")).get("equal")
     asked = f"{fidelity.get('networks')} random networks, {fidelity.get('epochs')} epochs each" if fidelity else ""
+    metric = str(found.get("metric", "mAP"))
     rows: dict[str, object] = {
         "space": genotype.get("space"),
         "decisions": len(as_dict(genotype.get("choices"))),
@@ -72,8 +74,8 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
         "budget": ", ".join(f"{key} {value:,.0f}" if value else "none" for key, value in budget.items()),
         "multiply-accumulates of the network": cost.get("macs"),
         "parameters": cost.get("params"),
-        "held-out mAP, derived network": _percent(as_dict(found.get("held_out")).get("mAP")),
-        "held-out mAP, supernet": _percent(as_dict(found.get("held_out_supernet")).get("mAP")),
+        f"held-out {metric}, derived network": _percent(as_dict(found.get("held_out")).get(metric)),
+        f"held-out {metric}, supernet": _percent(as_dict(found.get("held_out_supernet")).get(metric)),
         "mean entropy (1: undecided)": sum(entropy.values()) / max(len(entropy), 1) if entropy else None,
         "choices whose options are equal on held-out data": len(equal) if isinstance(equal, list) else None,
         "held against short trainings of their own": asked or "no (dnas fidelity, --verify)",
@@ -88,19 +90,19 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
 
 def results_table(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:
     test, held = as_dict(summary.get("test")), as_dict(summary.get("held_out"))
+    measure = pick_task(str(summary.get("task", "reid"))).measure
     information, latency = as_dict(summary.get("information")), as_dict(cost.get("latency"))
     rows: dict[str, object] = {
         "model": summary.get("model"),
         "start": summary.get("start"),
         "seed": summary.get("seed"),
         "evaluated": summary.get("evaluated"),
-        **{name: _percent(test.get(key)) for name, key in (("mAP", "mAP"), ("Rank-1", "rank1"), ("Rank-5", "rank5"),
-                                                           ("Rank-10", "rank10"), ("mINP", "mINP")) if test},
-        **({"held-out mAP": _percent(held.get("mAP"))} if held else {}),
+        **{name: _percent(test.get(key)) for key, name in measure.names.items() if key in test},
+        **({f"held-out {measure.name}": _percent(held.get(measure.key))} if held else {}),
         "multiply-accumulates": cost.get("macs"),
         "parameters": cost.get("params"),
         "latency of one image (ms)": latency.get("median_ms"),
-        **{f"IB, {part} (log identities)": as_dict(values).get("IB") for part, values in information.items()},
+        **{f"IB, {part} (log classes)": as_dict(values).get("IB") for part, values in information.items()},
     }  # fmt: skip
     return pairs_table("Results", rows)
 

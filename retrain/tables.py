@@ -18,9 +18,8 @@ from dnas.errors import UserError
 from dnas.run.files import write_text
 from retrain.compare import Comparison, Group, Pair
 
-GROUPS = "{}; mean ± standard deviation over runs; IB in units of log(identities)"
+GROUPS = "{}; mean ± standard deviation over runs; IB in units of log(classes)"
 """With the protocol."""
-PAIRS = "difference in mAP (points), 95 % interval: paired bootstrap over query identities and seeds"
 ENDINGS = (".md", ".csv", ".json", ".txt")
 
 
@@ -32,6 +31,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 def group_cells(group: Group) -> dict[str, str]:
     """The row of a group: column -> cell."""
+    measure = group.runs[0].measure
     devices = "/".join(sorted({str(run.cost["latency"]["device"]) for run in group.runs}))
     return {
         "model": group.name,
@@ -40,11 +40,18 @@ def group_cells(group: Group) -> dict[str, str]:
         "params (k)": spread([value / 1e3 for value in group.values("params")], 0),
         "MMACs": spread([value / 1e6 for value in group.values("macs")]),
         "latency (ms)": spread(group.values("latency", "median_ms"), 2) + ("" if devices == "cpu" else f" {devices}"),
-        "mAP (%)": spread([100 * value for value in group.values("test", "mAP")]),
-        "Rank-1 (%)": spread([100 * value for value in group.values("test", "rank1")]),
-        "IB train": spread(group.values("information", "train", "IB"), 3),
-        "IB test": spread(group.values("information", "test", "IB"), 3),
+        **{
+            f"{measure.names[key]} (%)": spread([100 * value for value in group.values("test", key)])
+            for key in measure.shown
+        },
+        **{f"IB {part}": spread(group.values("information", part, "IB"), 3) for part in group.informed},
     }
+
+
+def pairs_title(comparison: Comparison) -> str:
+    """What the differences are of."""
+    measure = comparison.measure
+    return f"difference in {measure.name} (points), 95 % interval: paired bootstrap over {measure.resampled} and seeds"
 
 
 def pair_cells(pair: Pair) -> dict[str, str]:
@@ -65,7 +72,9 @@ def tables(comparison: Comparison) -> list[Table]:
     """For the terminal."""
     found = [_table(GROUPS.format(comparison.protocol), [group_cells(group) for group in comparison.groups])]
     found[0].caption = "\n".join(escape(f"note: {note}") for note in comparison.notes) or None
-    return found + ([_table(PAIRS, [pair_cells(pair) for pair in comparison.pairs])] if comparison.pairs else [])
+    if comparison.pairs:
+        found.append(_table(pairs_title(comparison), [pair_cells(pair) for pair in comparison.pairs]))
+    return found
 
 
 def _table(title: str, rows: Sequence[dict[str, str]]) -> Table:
@@ -97,7 +106,7 @@ def write_table(comparison: Comparison, file: Path) -> None:
         writer.writerows(groups)
         text = stream.getvalue()
     else:
-        parts = [(GROUPS.format(comparison.protocol), groups)] + ([(PAIRS, pairs)] if pairs else [])
+        parts = [(GROUPS.format(comparison.protocol), groups)] + ([(pairs_title(comparison), pairs)] if pairs else [])
         notes = [f"note: {note}" for note in comparison.notes]
         text = "\n\n".join([*(f"{title}\n\n{_markdown(rows)}" for title, rows in parts), *notes]) + "\n"
     write_text(file, text)
@@ -122,7 +131,7 @@ def numbers(comparison: Comparison) -> dict[str, Any]:
                     "data": run.fingerprint,
                     "cost": run.cost,
                     "test": run.summary["test"],
-                    "information": run.summary["information"],
+                    "information": run.summary.get("information", {}),
                 }
                 for run in group.runs
             ],

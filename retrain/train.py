@@ -81,6 +81,7 @@ class Retraining(Loop):
         summary: dict[str, Any] = {
             "model": self.model.name,
             "task": config.task,
+            "metric": self.task.metric,
             "start": "weights" if config.weights else "inherited" if config.inherit else "scratch",
             "seed": config.seed,
             "epochs": self.position.epoch,

@@ -69,8 +69,9 @@ def _figure(config: Namespace) -> Figure:
     from dnas.draw.training import draw_training
     from dnas.run.folder import RunFolder
     from retrain.compare import read_run
-    from retrain.look import Look, draw_attention, draw_grad_cam
-    from retrain.models import search_mode, search_options
+    from retrain.look import draw_attention, draw_grad_cam
+    from retrain.look_at import look_at
+    from retrain.models import run_measure, search_mode, search_options
 
     kind, paths = config.kind, config.runs
     if kind in ("choices", "course"):
@@ -78,15 +79,17 @@ def _figure(config: Namespace) -> Figure:
         if folder.verb() != "search":
             raise UserError(f"{folder.path}: draw {kind} is for a search, this is a {folder.verb()}")
         return (
-            draw_course(folder.rows(), search_mode(folder))
+            draw_course(folder.rows(), search_mode(folder), run_measure(folder))
             if kind == "course"
             else draw_choices(folder.rows(), search_options(folder))
         )
     if kind == "training":
-        return draw_training({path: RunFolder.open(path).rows() for path in paths})
+        folders = {path: RunFolder.open(path) for path in paths}
+        rows = {path: folder.rows() for path, folder in folders.items()}
+        return draw_training(rows, run_measure(folders[paths[0]]))
     if kind == "cmc":
         return draw_cmc({path: read_run(path).first_matches() for path in paths})
-    looks = [Look(path, config.data, config.device, config.space) for path in paths]
+    looks = [look_at(path, config.data, config.device, config.space) for path in paths]
     drawn: dict[str, Callable[[Look], Any]] = {
         "channels": lambda look: look.channels(),
         "ranked": lambda look: look.ranked(config.images, best=config.best),

@@ -59,7 +59,7 @@ class ClassData:
             "sha256": digest.hexdigest(),
             **counts,
             "classes": list(self.classes),
-            "test": {**counts["test"], "from": "the data set" if self.own_test else "a hash of the names"},
+            "test_from": "the data set" if self.own_test else "a hash of the names",
         }
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dnas.draw.figures import check_format, save
 from dnas.draw.style import GREY, MARKERS, SERIES, label, style
+from dnas.eval.measure import RETRIEVAL, Measure
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Point:
 
     name: str
     macs: Sequence[float]
-    mean_ap: Sequence[float]
+    accuracy: Sequence[float]
 
 
 def _front(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    """The Pareto front of the means as steps: MACs (millions) and mAP (%)."""
-    means = sorted((sum(p.macs) / len(p.macs) / 1e6, 100 * sum(p.mean_ap) / len(p.mean_ap)) for p in points)
+    """The Pareto front of the means as steps: MACs (millions) and accuracy (%)."""
+    means = sorted((sum(p.macs) / len(p.macs) / 1e6, 100 * sum(p.accuracy) / len(p.accuracy)) for p in points)
     xs: list[float] = []
     ys: list[float] = []
     for x, y in means:
@@ -34,39 +35,39 @@ def _front(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [*xs, means[-1][0]], [*ys, ys[-1]]
 
 
-def draw_scatter(points: Sequence[Point], file: Path) -> None:
+def draw_scatter(points: Sequence[Point], file: Path, measure: Measure = RETRIEVAL) -> None:
     """`scatter` into a file.
 
     Raises:
         UserError: a file ending other than .svg or .png.
     """
     check_format(file)
-    save(scatter(points), file)
+    save(scatter(points, measure), file)
 
 
-def scatter(points: Sequence[Point]) -> Figure:
-    """mAP (%) over MACs (log scale): small marks are runs, large ones means, lines ranges, dashed the Pareto front."""
+def scatter(points: Sequence[Point], measure: Measure = RETRIEVAL) -> Figure:
+    """Accuracy (%) over MACs (log scale): small marks runs, large ones means, lines ranges, dashed the Pareto front."""
     with style():
         figure, axes = plt.subplots(figsize=(6.4, 4.2))
         for index, point in enumerate(points):
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             macs = [value / 1e6 for value in point.macs]
-            accuracy = [100 * value for value in point.mean_ap]
+            accuracy = [100 * value for value in point.accuracy]
             x, y = sum(macs) / len(macs), sum(accuracy) / len(accuracy)
             axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
             axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
             axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{label(point.name)} (n = {len(accuracy)})")
         axes.plot(*_front(points), color=GREY, linewidth=1, linestyle="--", zorder=0, label="best at its cost or less")
-        every = [100 * value for point in points for value in point.mean_ap]
+        every = [100 * value for point in points for value in point.accuracy]
         spread = max(every) - min(every)
-        spare = max(0.5, 0.05 * spread, (5 - spread) / 2)  # at least five points of mAP: small gaps look small
+        spare = max(0.5, 0.05 * spread, (5 - spread) / 2)  # at least five points: small gaps look small
         axes.set_ylim(min(every) - spare, max(every) + spare)
         axes.set_xscale("log")
         costs = [value / 1e6 for point in points for value in point.macs]
         middle, half = (min(costs) * max(costs)) ** 0.5, max((max(costs) / min(costs)) ** 0.5 * 1.1, 1.5)
         axes.set_xlim(middle / half, middle * half)  # at least a factor of two: small differences look small
         axes.set_xlabel("multiply-accumulates of one image (millions, log scale)")
-        axes.set_ylabel("mAP on query and gallery (%)")
+        axes.set_ylabel(f"{measure.name} on {measure.tested} (%)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
         axes.legend(loc="best")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dnas.draw.style import GREY, INK, style
 from dnas.errors import UserError
+from dnas.eval.measure import RETRIEVAL, Measure
 
 Rows = Sequence[Mapping[str, Any]]
 COLUMNS = 3
@@ -63,8 +64,8 @@ def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
     return figure
 
 
-def draw_course(rows: Rows, mode: str = "") -> Figure:
-    """Losses, entropy, temperature, expected against target cost, held-out mAP and information over the epochs.
+def draw_course(rows: Rows, mode: str = "", measure: Measure = RETRIEVAL) -> Figure:
+    """Losses, entropy, temperature, expected against target cost, held-out accuracy and information over the epochs.
 
     Args:
         mode: of the search; `score` draws without a temperature.
@@ -82,9 +83,9 @@ def draw_course(rows: Rows, mode: str = "") -> Figure:
         draws = {} if mode == "score" else {"of the draws": ("temperature",)}
         _line(grid[1, 0], rows, {**draws, "of DCS masks": ("mask_temperature",)})
         grid[1, 0].set(title="temperature", yscale="log", ylabel="temperature (log scale)")
-        held = {"derived network": ("held_out", "mAP"), "supernet": ("held_out_supernet", "mAP")}
+        held = {"derived network": ("held_out", measure.key), "supernet": ("held_out_supernet", measure.key)}
         _line(grid[1, 1], rows, held, 100)
-        grid[1, 1].set(title="held-out identities", ylabel="mAP (%)")
+        grid[1, 1].set(title=f"held-out {measure.unseen}", ylabel=f"{measure.name} (%)")
         draw_information(grid[1, 2], rows)
         for axes in grid.flat:
             axes.set_xlabel("epoch")

@@ -1,4 +1,4 @@
-"""Retrainings as they went: losses, learning rate, held-out mAP, information; one colour a run."""
+"""Retrainings as they went: losses, accuracy on what is held out, information; one colour a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from dnas.draw.search import Rows, draw_information, value_at
 from dnas.draw.style import GREY, SERIES, label, style
 from dnas.errors import UserError
+from dnas.eval.measure import RETRIEVAL, Measure
 
 
-def draw_training(runs: Mapping[str, Rows]) -> Figure:
-    """Each loss term, held-out mAP, and the information of the first run that has measured it.
+def draw_training(runs: Mapping[str, Rows], measure: Measure = RETRIEVAL) -> Figure:
+    """Each loss term, the accuracy on what is held out, and the information of the first run that has measured it.
 
     Raises:
         UserError: no epoch is logged yet.
@@ -34,8 +35,8 @@ def draw_training(runs: Mapping[str, Rows]) -> Figure:
             _lines(axes, runs, ("loss", term))
             unit = "nats" if term in ("id", "ibb") else "value of the term"
             axes.set(title=f"loss: {term.replace('_', ' ')}", ylabel=unit)
-        _lines(flat[len(terms)], runs, ("held_out", "mAP"), 100)
-        flat[len(terms)].set(title="held-out identities", ylabel="mAP (%)")
+        _lines(flat[len(terms)], runs, ("held_out", measure.key), 100)
+        flat[len(terms)].set(title=f"held-out {measure.unseen}", ylabel=f"{measure.name} (%)")
         draw_information(flat[len(terms) + 1], measured)
         for axes in flat[:panels]:
             axes.set_xlabel("epoch")

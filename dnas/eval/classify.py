@@ -38,13 +38,18 @@ class Answers:
         found: NDArray[np.bool_] = self.predicted_N == self.label_N
         return found
 
+    def by_class(self, classes: int) -> list[float | None]:
+        """Top-1 of every class; none where there is no image of it."""
+        counts_C = np.bincount(self.label_N, minlength=classes)
+        right_C = np.bincount(self.label_N, self.right_N, classes)
+        return [float(right / count) if count else None for right, count in zip(right_C, counts_C, strict=True)]
+
     def metrics(self) -> dict[str, float]:
         """`top1` over all images, `mean_class` over the classes' own top-1, `loss` in nats."""
-        classes, place = np.unique(self.label_N, return_inverse=True)
-        per_class = np.bincount(place, self.right_N, len(classes)) / np.bincount(place, minlength=len(classes))
+        per_class = [share for share in self.by_class(int(self.label_N.max()) + 1) if share is not None]
         return {
             "top1": float(self.right_N.mean()),
-            "mean_class": float(per_class.mean()),
+            "mean_class": float(np.mean(per_class)),
             "loss": float(self.loss_N.mean()),
         }
 

@@ -14,6 +14,9 @@ from dnas.eval.ranking import Ranking, rank
 from dnas.nn.network import Network
 from dnas.run.files import replace_file
 
+PER_QUERY = "per_query.npz"
+"""What every query scored."""
+
 
 def retrieve(
     network: Network,

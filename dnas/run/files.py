@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from dnas.errors import UserError
 
@@ -62,6 +64,20 @@ def read_json(file: Path) -> Any:
         return _limited(json.loads(_text(file)), file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({_line(error)})") from error
+
+
+def read_column(file: Path, column: str) -> NDArray[Any]:
+    """One array of a .npz file.
+
+    Raises:
+        UserError: missing, unreadable, or without this column.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            found: NDArray[Any] = content[column]
+            return found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not readable ({error})") from error
 
 
 class _PlainLoader(yaml.SafeLoader):

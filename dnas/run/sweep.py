@@ -53,7 +53,7 @@ class SweepConfig:
         out: folder for all runs.
         settings: of every run, as in a configuration file.
         vary: setting (dotted) -> a list of values (all combinations are run), or a range {low, high, log} of numbers,
-            drawn by Optuna (TPE) for the largest mAP on held-out identities; lists beside ranges are drawn as well.
+            drawn by Optuna (TPE) for the best number on what is held out; lists beside ranges are drawn as well.
         trials: runs, where there are ranges.
         storage: URL of a database for the list of runs (Optuna); none: a journal file in `out`.
     """
@@ -265,10 +265,10 @@ class Sweep:
                 self.study.tell(number, state=TrialState.FAIL)
                 console.print(printable(f"sweep: {out.name}: failed with code {code}"), markup=False)
             else:
-                self.study.tell(number, held_out_map(out) or 0.0)
+                self.study.tell(number, held_out_score(out) or 0.0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every run: its settings, state, and what it found, the best on held-out identities first."""
+        """Every run: its settings, state, and what it found, the best on what is held out first."""
         found = []
         for trial in self.study.get_trials(deepcopy=False):
             params = _params(trial)
@@ -277,7 +277,7 @@ class Sweep:
             result = _result(out) if there else {}
             found.append({"params": params, "state": trial.state.name.lower(), "run": out.name, **result})
         latest = {row["run"]: row for row in found}  # one that failed and was tried again: the last time
-        return sorted(latest.values(), key=lambda row: -(row.get("held_out_mAP") or -1.0))
+        return sorted(latest.values(), key=lambda row: -(row.get("held_out") or -1.0))
 
 
 def _params(trial: FrozenTrial) -> Params:
@@ -285,18 +285,19 @@ def _params(trial: FrozenTrial) -> Params:
     return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
-def held_out_map(out: Path) -> float | None:
-    """mAP on held-out identities, if any were held out."""
-    return _result(out).get("held_out_mAP")
+def held_out_score(out: Path) -> float | None:
+    """The number that decides, on what is held out, if anything is."""
+    return _result(out).get("held_out")
 
 
 def _result(out: Path) -> dict[str, Any]:
     summary = out / "summary.json"
     content = read_json(summary if summary.exists() else out / "genotype.json")
     found = content if summary.exists() else content["search"]
-    held_out, macs = (found.get("held_out") or {}).get("mAP"), read_json(out / "cost.json").get("macs")
-    result = {"held_out_mAP": held_out, "macs": macs}
-    return result | ({"mAP": found["test"]["mAP"]} if "test" in found else {})
+    metric = found.get("metric", "mAP")
+    held_out, macs = (found.get("held_out") or {}).get(metric), read_json(out / "cost.json").get("macs")
+    result = {"metric": metric, "held_out": held_out, "macs": macs}
+    return result | ({"test": found["test"][metric]} if "test" in found else {})
 
 
 def _run_command(words: list[str]) -> int:

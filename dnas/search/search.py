@@ -160,7 +160,7 @@ class Search(Loop):
         return news, health.warnings
 
     def written(self, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
-        self.verdict.genotype(dict(metrics), self.task.fingerprint).save(folder.genotype_file)
+        self.verdict.genotype(dict(metrics), self.task).save(folder.genotype_file)
 
     def for_statistics(self) -> Network:
         return self.children.recalibrated(self.choices)

@@ -102,12 +102,13 @@ class Verdict:
             equal,
         )
 
-    def genotype(self, metrics: dict[str, Any], fingerprint: dict[str, object]) -> Genotype:
+    def genotype(self, metrics: dict[str, Any], task: Task) -> Genotype:
         """The derived network as a file, with how it was found."""
         config = self.config
         summary = {
             "seed": config.seed, "epochs": metrics["epoch"] + 1, "of_epochs": config.optim.epochs,
-            "data": {key: fingerprint[key] for key in ("name", "sha256", "protocol") if key in fingerprint},
+            "data": {key: task.fingerprint[key] for key in ("name", "sha256", "protocol") if key in task.fingerprint},
+            "task": config.task, "metric": task.metric,
             "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from dnas.data.shuffled import shuffled
 from dnas.data.splits import split_images
 from dnas.errors import UserError
 from dnas.eval.classify import Answers, answers
+from dnas.eval.measure import CLASSIFICATION
 from dnas.loss.objective import LossConfig
 from dnas.nn.classify_net import ClassifyNet
 from dnas.nn.network import Network
-from dnas.run.files import replace_file
+from dnas.run.files import read_column, replace_file
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
 from dnas.task.config import JobConfig
@@ -34,8 +34,7 @@ PER_IMAGE = "per_image.npz"
 class ClassifyTask(ImageTask):
     """Images never seen decide. The loss: label-smoothed cross-entropy, and the bound where `loss.eta` asks for it."""
 
-    metric = "top1"
-    unseen = "images"
+    measure = CLASSIFICATION
 
     def __init__(self, config: JobConfig, needs: Needs) -> None:
         check(config, needs)
@@ -48,7 +47,7 @@ class ClassifyTask(ImageTask):
     def parts(self) -> Parts:
         config = self.config
         data = load_classes(config.data)
-        self.tested = data.test
+        self.data = data
         rest, held = hold_out_images(data.train, config.holdout, config.seed)
         weights, logits = split_images(rest, LOGIT_SHARE, config.seed) if self.needs.logits else (rest, rest)
         return Parts(weights, logits, held, data.fingerprint)
@@ -71,20 +70,28 @@ class ClassifyTask(ImageTask):
     def _answers(self, network: Network, images: Images) -> Answers:
         return answers(network, images, images.pids - 1)  # not images.labels: a small set may lack a class
 
-    def test(self, network: Network, folder: Path) -> dict[str, Any]:
-        images = self.decode(self.tested)
+    def tested(self) -> Images:
+        return self.decode(self.data.test)
+
+    def test(self, network: Network, folder: Path | None = None) -> dict[str, Any]:
+        images = self.tested()
         found = self._answers(network, images)
         columns = {"predicted": found.predicted_N, "label": found.label_N, "loss": found.loss_N}
-        replace_file(folder / PER_IMAGE, lambda stream: np.savez_compressed(stream, **columns))  # type: ignore[arg-type]
+        if folder is not None:
+            replace_file(folder / PER_IMAGE, lambda stream: np.savez_compressed(stream, **columns))  # type: ignore[arg-type]
         information = {"test": self.probe("test", images, found.embedding_ND)}
-        return {"test": found.metrics(), "information": information}
+        classes = dict(zip(self.data.classes, found.by_class(self.classes), strict=True))
+        return {"test": found.metrics(), "by_class": classes, "information": information}
+
+    @staticmethod
+    def scores(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Right (1) or wrong (0) for every image; every image is on its own."""
+        predicted, label = (read_column(folder / PER_IMAGE, name) for name in ("predicted", "label"))
+        return (predicted == label).astype(np.float64), np.arange(len(label))
 
     def said(self) -> str:
         held = f" and {len(self.held_out)} held-out" if self.held_out is not None else ""
         return f"{len(self.train):,} training{held} images of {self.classes} classes"
-
-    def headline(self, metrics: Mapping[str, float]) -> str:
-        return f"top-1 {metrics['top1']:.1%}"
 
 
 def check(config: JobConfig, needs: Needs) -> None:

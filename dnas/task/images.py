@@ -55,14 +55,15 @@ class ImageTask(Task):
     def __init__(self, config: JobConfig, needs: Needs) -> None:
         self.config, self.needs = config, needs
         with distributed.one_first():
-            parts = self.parts()
+            parts = self.read = self.parts()
         with distributed.one_first():
             self.fingerprint = parts.fingerprint()
-            self.train = self.decode(parts.weights)
-            self.logit_images = self.train if parts.logits is parts.weights else self.decode(parts.logits)
-            self.held_out: Images | None = self.decode(parts.held) if len(parts.held) else None
+            if needs.trained:
+                self.train = self.decode(parts.weights)
+                self.logit_images = self.train if parts.logits is parts.weights else self.decode(parts.logits)
+            self.held_out: Images | None = self.decode(parts.held) if needs.trained and len(parts.held) else None
         self.held = self.held_out is not None
-        self.classes = self.train.classes
+        self.classes = len(np.unique(parts.weights.pids))
         self.counts: dict[Part, int] = {}
         self.probes: dict[str, Probe] = {}
         self.augment = Augmenter(config.input)
@@ -71,6 +72,16 @@ class ImageTask(Task):
     @abstractmethod
     def parts(self) -> Parts:
         """Read the data set."""
+
+    @abstractmethod
+    def tested(self) -> Images:
+        """The images of the test set."""
+
+    def sets(self) -> dict[str, Images]:
+        """All images that there are, by what they are for."""
+        parts = {"train": self.read.weights, "held_out": self.read.held}
+        found = {name: self.decode(split) for name, split in parts.items() if len(split)}
+        return found | {"test": self.tested()}
 
     @abstractmethod
     def indices(self, images: Images, epoch: int) -> NDArray[np.int64]:

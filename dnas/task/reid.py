@@ -15,11 +15,13 @@ from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images, together
 from dnas.eval.embed import Distance, embed
+from dnas.eval.measure import RETRIEVAL
 from dnas.eval.ranking import Ranking, rank
-from dnas.eval.retrieval import retrieve, save_ranking
+from dnas.eval.retrieval import PER_QUERY, retrieve, save_ranking
 from dnas.eval.threshold import calibrate
 from dnas.nn.network import Network
 from dnas.nn.reid_net import ReIDNet
+from dnas.run.files import read_column
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
 from dnas.task.images import ImageTask, Parts
@@ -29,8 +31,7 @@ from dnas.task.task import LOGIT_SHARE, Each
 class ReIDTask(ImageTask):
     """Identities never seen decide."""
 
-    metric = "mAP"
-    unseen = "identities"
+    measure = RETRIEVAL
 
     @classmethod
     def network(cls, spec: Spec, x: Shape, classes: int, builder: Builder | None = None) -> Network:
@@ -66,10 +67,15 @@ class ReIDTask(ImageTask):
         embedding_ND = embed(network, images, distance=distance, flip_average=flip_average)
         return rank(embedding_ND, embedding_ND, images.ids, images.ids, distance), embedding_ND
 
-    def test(self, network: Network, folder: Path) -> dict[str, Any]:
-        images = self.decode(together(self.query, self.gallery))
+    def tested(self) -> Images:
+        """The queries, then the gallery."""
+        return self.decode(together(self.query, self.gallery))
+
+    def test(self, network: Network, folder: Path | None = None) -> dict[str, Any]:
+        images = self.tested()
         ranking, embedding_ND = retrieve(network, images, len(self.query), *self.distance)
-        save_ranking(folder / "per_query.npz", ranking, self.query)
+        if folder is not None:
+            save_ranking(folder / PER_QUERY, ranking, self.query)
         return {
             "test": ranking.metrics(),
             "queries_without_match": int((~ranking.valid).sum()),
@@ -78,6 +84,11 @@ class ReIDTask(ImageTask):
 
     def thresholds(self, network: Network) -> dict[str, Any] | None:
         return None if self.held_out is None else calibrate(network, self.held_out, *self.distance)
+
+    @staticmethod
+    def scores(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Average precision and identity of every query."""
+        return read_column(folder / PER_QUERY, "ap"), read_column(folder / PER_QUERY, "pids")
 
     @property
     def distance(self) -> tuple[Distance, bool]:
@@ -98,4 +109,4 @@ class ReIDTask(ImageTask):
 
     def headline(self, metrics: Mapping[str, float]) -> str:
         ignored = " (cameras ignored)" if self.data.protocol.cameras == "ignore" else ""
-        return f"mAP {metrics['mAP']:.1%}, Rank-1 {metrics['rank1']:.1%}{ignored}"
+        return super().headline(metrics) + ignored

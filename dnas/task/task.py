@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dnas.eval.measure import Measure
 from dnas.nn.network import Network
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
@@ -40,6 +41,7 @@ class Needs:
         device: where batches are needed.
         logits: whether some training images are kept apart for the logits of a search.
         tested: whether `test` will be asked for.
+        trained: whether anything else will be.
         test_on: another data set to test on.
         protocol: how `test` and `evaluate` measure, by the names that the task has for it.
         stages: channels that the network's stages put out, for a loss on them.
@@ -51,6 +53,7 @@ class Needs:
     device: torch.device
     logits: bool = False
     tested: bool = True
+    trained: bool = True
     test_on: str | None = None
     protocol: Mapping[str, Any] | None = None
     stages: tuple[int, ...] = ()
@@ -76,10 +79,8 @@ class Task(ABC):
         UserError: data that this task cannot be done on.
     """
 
-    metric: ClassVar[str]
-    """The number of `evaluate` that decides, a share (0 to 1): mAP, top1."""
-    unseen: ClassVar[str]
-    """What is held out, in words: identities, images."""
+    measure: ClassVar[Measure]
+    """The numbers of `evaluate` and `test`, and which of them decides."""
 
     config: JobConfig
     needs: Needs
@@ -121,7 +122,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, network: Network) -> dict[str, float]:
-        """How good a network is on what is held out, `metric` among it."""
+        """How good a network is on what is held out, `measure.key` among it."""
 
     @abstractmethod
     def each(self, network: Network) -> Each:
@@ -132,11 +133,19 @@ class Task(ABC):
         """The same data for another training: nothing learnt yet, and other settings of how weights are trained."""
 
     @abstractmethod
-    def test(self, network: Network, folder: Path) -> dict[str, Any]:
+    def test(self, network: Network, folder: Path | None = None) -> dict[str, Any]:
         """How good a network is on the test set: entries of summary.json (`test`, ...). Looked at once, at the end.
 
         Args:
-            folder: where what every item scored is written, for paired intervals.
+            folder: where what every item scored is written, for `scores`.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def scores(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """What every item of the test set scored, for paired intervals; and the group that is resampled as one.
+
+        Their mean is the number that decides. NaN: an item that does not count.
         """
 
     def protocol(self) -> dict[str, Any]:
@@ -147,9 +156,14 @@ class Task(ABC):
     def said(self) -> str:
         """The training set in words, such as `27 training and 3 held-out identities`."""
 
-    @abstractmethod
     def headline(self, metrics: Mapping[str, float]) -> str:
         """The numbers of `evaluate` or `test` that a person reads first."""
+        return ", ".join(f"{self.measure.names[key]} {metrics[key]:.1%}" for key in self.measure.shown)
+
+    @property
+    def metric(self) -> str:
+        """Key of the number that decides."""
+        return self.measure.key
 
     def begin_epoch(self, epoch: int, make: Callable[[], Network]) -> None:  # noqa: B027 (a hook)
         """Before the first step of an epoch: passes over the data, if the loss needs any.

@@ -53,7 +53,7 @@ def test_seeds_are_grouped_and_every_pair_has_an_interval(runs: dict[str, Path],
     (pair,) = comparison.pairs
     assert (pair.first, pair.second, pair.seeds) == (first.title, second.title, [0, 1])
     assert pair.difference is not None
-    means = [np.mean([run.mean_ap for run in group.runs]) for group in comparison.groups]
+    means = [np.mean([run.score for run in group.runs]) for group in comparison.groups]
     assert means[0] >= means[1]
     assert pair.difference.mean == pytest.approx(means[0] - means[1])
     assert pair.difference.low <= pair.difference.mean <= pair.difference.high

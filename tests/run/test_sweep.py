@@ -61,7 +61,7 @@ def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     for row in rows:
         summary = json.loads((out / row["run"] / "summary.json").read_text())
         assert row["state"] == "complete"
-        assert row["held_out_mAP"] == summary["held_out"]["mAP"]
+        assert row["held_out"] == summary["held_out"]["mAP"]
     assert "mean ± standard" in captured
     other = written(tmp_path / "o.yaml", out=str(out), vary={"seed": [0]}, settings=settings(pedestrians))
     assert main(["sweep", other]) == 2

@@ -80,7 +80,7 @@ def report(options: argparse.Namespace) -> None:
             Console(width=160).print(table)
         write_table(found, Path(f"{out}.md"))
         for group in found.groups:
-            maps = [run.mean_ap for run in group.runs]
+            maps = [run.score for run in group.runs]
             points.append(Point(f"{group.name}, {budget}", group.values("macs"), maps))
     draw_scatter(points, Path(f"{options.out}.png"))
 
