@@ -26,7 +26,7 @@ from dnas.nn.channel_attention import ChannelAttentionModule
 from dnas.nn.non_local import NonLocalModule
 from dnas.run.device import Device
 from retrain.load import TrainedRun, load
-from retrain.sites import Site, channel_use, entering, grid_of, position_maps, sites_of
+from retrain.sites import Site, channel_use, entering, grid_of, position_maps, selection_by_place, sites_of
 
 BATCH = 64
 MOST_POINTS = 2000
@@ -182,7 +182,7 @@ class Look:
         return draw_plane(places, self.images.pids[keep], camids, how)
 
     def channels(self) -> Figure:
-        """Which channels every site selects or weighs, by channel, identity and camera.
+        """Which channels every site selects or weighs, by channel, identity, camera and place.
 
         Raises:
             UserError: the network has no attention on channels.
@@ -193,6 +193,7 @@ class Look:
         batch = 8 if any(isinstance(site.module, ChannelAttentionModule) for site in sites) else BATCH
         found: dict[int, list[Tensor]] = {}
         gates: dict[int, bool] = {}
+        places: dict[int, list[Tensor]] = {}
         with torch.no_grad():
             for start in range(0, len(kept), batch):
                 with entering([site.module for site in sites]) as given:
@@ -202,10 +203,19 @@ class Look:
                     if use is not None:
                         found.setdefault(number, []).append(use[0].cpu())
                         gates[number] = use[1]
+                    place = selection_by_place(network, site, entered[0])
+                    if place is not None:
+                        places.setdefault(number, []).append(place.cpu())
         if not found:
-            raise self._without("on channels (dcs, se, eca, cbam_channel, channel)")
+            raise self._without("on channels (selective, dcs, se, eca, cbam_channel, channel)")
         uses = [
-            ChannelUse(sites[number].name, torch.cat(parts).double().numpy(), gates[number], sites[number].word)
+            ChannelUse(
+                sites[number].name,
+                torch.cat(parts).double().numpy(),
+                gates[number],
+                sites[number].word,
+                torch.cat(places[number]).double().mean(0).numpy() if number in places else None,
+            )
             for number, parts in found.items()
         ]
         return draw_channels(uses[:MOST_COLUMNS], self.images.pids[kept], self.images.camids[kept])

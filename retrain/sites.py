@@ -125,6 +125,26 @@ def position_maps(network: Network, site: Site, x: Tensor, token: tuple[float, f
 
 
 @torch.no_grad()
+def open_channels(site: Site, x: Tensor) -> Tensor:
+    """Which channels a selection opens at every position in inference (B, N, C), of what entered the module."""
+    module = site.module
+    assert isinstance(module, Block | NonLocalModule)
+    assert site.selection is not None
+    tokens_BNC = module.ln_1(x) if isinstance(module, Block) else module.tokens(as_tokens(x))
+    return (site.selection.theta(tokens_BNC) > 0).float()
+
+
+def selection_by_place(network: Network, site: Site, x: Tensor) -> Tensor | None:
+    """Share of the channels that a selection opens at every place (B, H', W'); none for a site that does not select."""
+    if site.selection is None:
+        return None
+    share_BN = open_channels(site, x).mean(2)
+    grid = grid_of(network)
+    found: Tensor = share_BN.unflatten(1, x.shape[2:]) if grid is None else share_BN[:, 1:].unflatten(1, grid)
+    return found
+
+
+@torch.no_grad()
 def channel_use(site: Site, x: Tensor) -> tuple[Tensor, bool] | None:
     """What is done to every channel (B, C) and whether it is a gate; none for a site that treats all of them alike.
 
@@ -133,9 +153,7 @@ def channel_use(site: Site, x: Tensor) -> tuple[Tensor, bool] | None:
     """
     module = site.module
     if site.selection is not None:
-        assert isinstance(module, Block | NonLocalModule)
-        tokens_BNC = module.ln_1(x) if isinstance(module, Block) else module.tokens(as_tokens(x))
-        return (site.selection.theta(tokens_BNC) > 0).float().mean(1), False
+        return open_channels(site, x).mean(1), False
     if isinstance(module, SqueezeExciteModule | ECAModule):
         return module.gates(x)[:, :, 0, 0], True
     if isinstance(module, ChannelAttentionModule):

@@ -74,20 +74,23 @@ class ChannelUse:
             channel is its own (channel self-attention).
         gates: whether it is a gate, of 0 to 2.
         word: what the numbers are called.
+        places_HW: share of the channels selected at each place, the mean over the images, where there are places.
     """
 
     site: str
     use_NC: Numbers
     gates: bool
     word: str = "share selected"
+    places_HW: Numbers | None = None
 
 
 def draw_channels(sites: Sequence[ChannelUse], pids: NDArray[np.int64], camids: NDArray[np.int64]) -> Figure:
-    """One row a site: the mean over all images by channel, then by identity and channel, then by camera."""
+    """One row a site: by channel, by identity and channel, by camera, and by place where channels are selected."""
+    widths = [3, 5, 2, 2] if any(site.places_HW is not None for site in sites) else [3, 5, 2]
     with style():
         figure, grid = plt.subplots(
-            len(sites), 3, figsize=(12, 2.9 * len(sites)), squeeze=False, layout="constrained",
-            gridspec_kw={"width_ratios": [3, 5, 2]},
+            len(sites), len(widths), figsize=(sum(widths) * 1.2, 2.9 * len(sites)), squeeze=False, layout="constrained",
+            gridspec_kw={"width_ratios": widths},
         )  # fmt: skip
         for line, site in zip(grid, sites, strict=True):
             _site(line, site, pids, camids)
@@ -97,7 +100,7 @@ def draw_channels(sites: Sequence[ChannelUse], pids: NDArray[np.int64], camids: 
 def _site(line: Sequence[Axes], site: ChannelUse, pids: NDArray[np.int64], camids: NDArray[np.int64]) -> None:
     use_NC, word = site.use_NC, site.word
     top, limits = (2.0, (0.0, 2.0)) if site.gates else (1.0, (0.0, 1.0))
-    left, middle, right = line
+    left, middle, right, *rest = line
     mean_C = use_NC.mean(0)
     order = np.argsort(-mean_C)
     shown_C = order[np.linspace(0, len(order) - 1, min(len(order), MOST_CHANNELS)).astype(int)]
@@ -121,3 +124,16 @@ def _site(line: Sequence[Axes], site: ChannelUse, pids: NDArray[np.int64], camid
     right.bar(range(len(cameras)), values, yerr=deviations, ecolor=INK, capsize=3)
     right.set_xticks(range(len(cameras)), [str(camera) for camera in cameras])
     right.set(title="by camera", xlabel="camera", ylabel=f"mean {word} ± sd", ylim=(0, top * 1.02))
+    for last in rest:
+        _places(last, site.places_HW)
+
+
+def _places(axes: Axes, places_HW: Numbers | None) -> None:
+    """From the least to the most: places differ by less than channels do."""
+    axes.set_axis_off()
+    if places_HW is None:
+        return
+    image = axes.imshow(places_HW, cmap=PROBABILITY, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set(title="by place")
+    plt.colorbar(image, ax=axes, label="share of the channels")

@@ -1,5 +1,6 @@
 """Charts and overlays: what is in them, from the same rows and arrays that run folders hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -103,6 +104,10 @@ def test_maps_distances_channels_and_plane_are_drawn(tmp_path: Path) -> None:
     use = ChannelUse("stage 1: DCS", np.array([[1.0, 0.0, 0.5]] * 4), gates=False)
     figure = draw_channels([use], pids, camids)
     assert [bar.get_height() for bar in figure.axes[0].patches] == [1.0, 0.5, 0.0]
+    assert not any(axes.get_title() == "by place" for axes in figure.axes)
+    placed = draw_channels([replace(use, places_HW=np.array([[0.2, 0.9]])), use], pids, camids)
+    (place,) = (axes for axes in placed.axes if axes.get_title() == "by place")
+    assert np.asarray(place.images[0].get_array()).tolist() == [[0.2, 0.9]]
     save(figure, tmp_path / "channels.svg")
     save(draw_distances(rng.random(50), 1 + rng.random(50), "cosine"), tmp_path / "distances.pdf")
     figure = draw_plane(rng.random((4, 2)), pids, camids, "PCA")

@@ -1,0 +1,42 @@
+"""What is selected, by place: in a feature map and among the patches of a transformer."""
+
+import pytest
+import torch
+from torch import nn
+
+from dnas.nn.attention import attention
+from dnas.nn.backbones import backbone
+from dnas.nn.reid_net import ReIDNet
+from dnas.space.spec import image
+from retrain.sites import entering, selection_by_place, sites_of
+
+
+@pytest.mark.parametrize(("name", "grid"), [("resnet18", (4, 2)), ("vit_tiny_16", (4, 2))])
+def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
+    """The last site: the place whose tokens are opened by hand is the one that is open."""
+    spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("selective"))
+    net = ReIDNet(spec, image(32, 16), 3).eval()
+    site = sites_of(net, spec)[-1]
+    selection = site.selection
+    assert selection is not None
+    channels = len(selection.logits.bias)
+    nn.init.constant_(selection.logits.bias, -1.0)
+
+    def one_place(module: nn.Module, given: object, theta_BNC: torch.Tensor) -> torch.Tensor:
+        position = 5 + (theta_BNC.shape[1] > 8)  # after the class token
+        opened = theta_BNC.clone()
+        opened[:, position, : channels // 2] = 1.0
+        return opened
+
+    selection.logits.register_forward_hook(one_place)
+    with torch.no_grad(), entering([site.module]) as given:
+        net.embed(torch.randn(2, 3, 32, 16))
+    places = selection_by_place(net, site, given[0][0])
+    assert places is not None
+    assert places.shape == (2, *grid)
+    expected = torch.zeros(2, *grid)
+    expected[:, 2, 1] = (channels // 2) / channels
+    torch.testing.assert_close(places, expected)
+    gate = backbone("resnet18", 0.125, small=True, attention=lambda stage: attention("se"))
+    net = ReIDNet(gate, image(32, 16), 3)
+    assert selection_by_place(net, sites_of(net, gate)[0], torch.randn(2, 8, 4, 2)) is None

@@ -1,0 +1,325 @@
+"""Does attention that selects channels pay? The experiment of docs/results/selection.md.
+
+    python tools/results/selection.py ACTION STUDY DATA OUT [--weights W] [--workers N] [--seeds N] [--epochs N]
+
+    tune    settings, by cross-validation over training identities: query and gallery are not read
+    masks   what the masks of the chosen setting do, on the held-out identities of the same folds
+    run     every arm and seed; then query and gallery, once
+    also    the finished runs on the query and gallery of another DATA
+    report  the tables (Markdown), from the runs alone
+
+STUDY: cows, letters, pedestrians. A finished run is kept, an interrupted one goes on: run the same line again.
+`--workers` (2) run side by side, with one thread each; fewer `--seeds` or `--epochs` are for a small try. The primary
+question is fixed: cows, selective attention with the bound minus no attention with the bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from dnas.data.augment import InputConfig
+from dnas.data.layouts import load_data
+from dnas.data.splits import Split, together
+from dnas.errors import UserError
+from dnas.eval.bootstrap import paired_difference
+from dnas.eval.embed import retrieve_within
+from dnas.eval.retrieval import retrieve, save_ranking
+from dnas.eval.selection import other_masks, replaced_masks, selection_use
+from dnas.loss.objective import IBBOn, LossConfig
+from dnas.run.folder import RunFolder
+from dnas.run.schedules import OptimConfig
+from retrain.config import RetrainConfig
+from retrain.load import load
+from retrain.train import resume, retrain
+
+FOLDS = 5
+BOUND = LossConfig().eta
+"""The default weight of the bound."""
+LR = OptimConfig().selection_lr
+ARMS: dict[str, tuple[str, float]] = {
+    "selective + bound": ("selective", BOUND),  # the primary pair first: an early end still answers it
+    "none + bound": ("none", BOUND),
+    "unselective + bound": ("unselective", BOUND),
+    "non-local + bound": ("non_local", BOUND),
+    "SE + bound": ("se", BOUND),
+    "none": ("none", 0.0),
+    "selective": ("selective", 0.0),
+    "unselective": ("unselective", 0.0),
+    "non-local": ("non_local", 0.0),
+    "SE": ("se", 0.0),
+}
+AGAINST = {
+    **{arm: "none + bound" for arm in ARMS if arm.endswith("+ bound") and not arm.startswith("none")},
+    **{arm: "none" for arm in ARMS if not arm.endswith("+ bound") and arm != "none"},
+    "none + bound": "none",
+}
+PRIMARY = ("selective + bound", "none + bound")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set with the network and recipe that it is tried with."""
+
+    backbone: str
+    width: float
+    height: int
+    image_width: int
+    seeds: int
+    optim: OptimConfig
+    small: bool
+    flip: float = 0.5
+
+    def config(self, data: str, out: Path, attention: str, eta: float, seed: int, weights: str | None) -> RetrainConfig:
+        return RetrainConfig(
+            data, str(out), backbone=self.backbone, backbone_width=self.width, backbone_small=self.small,
+            attention=attention, weights=weights, seed=seed, holdout=0.0, device="cpu", optim=self.optim,
+            input=InputConfig(self.height, self.image_width, flip=self.flip), loss=LossConfig(eta=eta),
+        )  # fmt: skip
+
+
+STUDIES = {
+    "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(epochs=30, lr=3.5e-4, warmup=3), small=True),
+    "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), small=False, flip=0.0),
+    "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3), small=False),
+}
+
+GRID: dict[str, tuple[str, float, IBBOn]] = {
+    "none": ("none", LR, "embedding"),
+    "unselective": ("unselective", LR, "embedding"),
+    "selective": ("selective", LR, "embedding"),
+    "selective, lr x1": ("selective", 1.0, "embedding"),
+    "selective, lr x10": ("selective", 10.0, "embedding"),
+    "none, bound on stages": ("none", LR, "attention"),
+    "selective, bound on attention": ("selective", LR, "attention"),
+    "selective, bound on both": ("selective", LR, "both"),
+}
+"""What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
+CHOSEN = "selective"
+"""Of the grid: what `masks` looks at."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that is to be there."""
+
+    config: RetrainConfig
+
+    @property
+    def done(self) -> bool:
+        return (Path(self.config.out) / "summary.json").exists()
+
+    def run(self) -> None:
+        """Run or go on, unless another worker does."""
+        folder = RunFolder(self.config.out)
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder.path.with_name(folder.path.name + ".lock"), timeout=0):
+                if not self.done:
+                    resume(self.config.out) if folder.config_file.exists() else retrain(self.config)
+        except Timeout:
+            return
+
+
+def work(jobs: Sequence[Job]) -> None:
+    torch.set_num_threads(1)
+    for job in jobs:
+        if not job.done:
+            job.run()
+
+
+def work_all(jobs: list[Job], workers: int) -> None:
+    """All jobs by several processes; a job that another has begun is passed over."""
+    processes = [get_context("spawn").Process(target=work, args=(jobs,)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    missing = [job.config.out for job in jobs if not job.done]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(jobs)} runs are not finished, the first is {missing[0]}; run it again")
+
+
+def fold_manifests(data: str, out: Path) -> list[Path]:
+    """A manifest for each fold: training identities of the data set alone, a fifth of them to test on."""
+    train = load_data(data, tested=False).train
+    pids = np.random.default_rng(0).permutation(np.unique(train.pids[train.pids != 0]))
+    return [_manifest(out / f"fold{k}.csv", train, pids[k::FOLDS]) for k in range(FOLDS)]
+
+
+def _manifest(file: Path, train: Split, held: np.ndarray) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(("path", "identity", "camera", "split"))
+        for path, pid, camid in zip(train.files, train.pids, train.camids, strict=True):
+            where = os.path.relpath(path.resolve(), file.parent.resolve())
+            rows.writerow((where, pid, camid, "test" if pid in held else "train"))
+    return file
+
+
+def tuning(study: Study, data: str, out: Path, weights: str | None) -> dict[str, list[Job]]:
+    """Setting -> its runs, one a fold."""
+    folds = fold_manifests(data, out / "folds")
+    found: dict[str, list[Job]] = {}
+    for name, (cell, selection_lr, ibb_on) in GRID.items():
+        found[name] = []
+        for k, fold in enumerate(folds):
+            config = study.config(str(fold), out / "tune" / f"{_slug(name)}-{k}", cell, BOUND, k, weights)
+            optim = replace(config.optim, selection_lr=selection_lr)
+            found[name].append(Job(replace(config, optim=optim, loss=replace(config.loss, ibb_on=ibb_on))))
+    return found
+
+
+def tune(study: Study, options: argparse.Namespace) -> None:
+    found = tuning(study, options.data, options.out, options.weights)
+    rounds = zip(*found.values(), strict=True)  # folds outside: an early end compares all settings on some folds
+    work_all([job for jobs in rounds for job in jobs], options.workers)
+    lines = ["| setting | held-out mAP (%) of the folds | mean | minus none | interval |", "|---" * 5 + "|"]
+    ap, pids = {}, None
+    for name, jobs in found.items():
+        files = [np.load(Path(job.config.out) / "per_query.npz") for job in jobs]
+        ap[name], pids = (
+            np.concatenate([file["ap"] for file in files])[None],
+            np.concatenate([file["pids"] + 10_000 * k for k, file in enumerate(files)]),
+        )
+        means = [100 * float(np.nanmean(file["ap"])) for file in files]
+        d = paired_difference(100 * ap[name], 100 * ap["none"], pids)
+        cells = [name, " ".join(f"{value:.1f}" for value in means), f"{mean(means):.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {d.mean:+.2f} | [{d.low:+.2f}, {d.high:+.2f}] |")
+    _write(options.out / "tune.md", lines)
+
+
+def masks(study: Study, options: argparse.Namespace) -> None:
+    """Learned masks against others in their place, on the held-out identities of every fold."""
+    jobs = tuning(study, options.data, options.out, options.weights)[CHOSEN]
+    work_all(jobs, options.workers)
+    losses: dict[str, list[float]] = {}
+    shares: dict[str, list[dict[str, float]]] = {}
+    for job in jobs:
+        run = load(job.config.out, "cpu")
+        found = load_data(job.config.data)
+        held = run.decode(together(found.query, found.gallery))
+        use = selection_use(run.network, held)
+        own = retrieve_within(run.network, held).metrics()["mAP"]
+        for name, replacement in other_masks(use).items():
+            with replaced_masks(run.network, replacement):
+                losses.setdefault(name, []).append(100 * (own - retrieve_within(run.network, held).metrics()["mAP"]))
+        for site, one in use.items():
+            shares.setdefault(site, []).append(one.plain())
+    lines = ["| learned masks minus | " + " | ".join(f"fold {k + 1}" for k in range(FOLDS)) + " | mean |"]
+    lines.append("|---" * (FOLDS + 2) + "|")
+    for name, values in losses.items():
+        lines.append(f"| {name} | " + " | ".join(f"{value:+.2f}" for value in values) + f" | {mean(values):+.2f} |")
+    lines += ["", "| site | share open | depending on the image | perplexity |", "|---|---|---|---|"]
+    for site, uses in shares.items():
+        means_ = [mean(use[key] for use in uses) for key in ("share", "depending", "perplexity")]
+        lines.append(f"| {site} | " + " | ".join(f"{value:.3f}" for value in means_) + " |")
+    _write(options.out / "masks.md", lines)
+
+
+def final(study: Study, options: argparse.Namespace) -> dict[str, list[Job]]:
+    """Arm -> its runs, one a seed."""
+    return {
+        arm: [
+            Job(study.config(options.data, options.out / "run" / f"{_slug(arm)}-{s}", cell, eta, s, options.weights))
+            for s in range(study.seeds)
+        ]
+        for arm, (cell, eta) in ARMS.items()
+    }
+
+
+def run(study: Study, options: argparse.Namespace) -> None:
+    """The primary pair first; seeds outside, so that an interrupted experiment has complete seeds."""
+    found = final(study, options)
+    pair = [job for jobs in zip(*(found[arm] for arm in PRIMARY), strict=True) for job in jobs]
+    rest = [job for jobs in zip(*(found[arm] for arm in ARMS if arm not in PRIMARY), strict=True) for job in jobs]
+    work_all(pair + rest, options.workers)
+
+
+def also(study: Study, options: argparse.Namespace) -> None:
+    """Evaluate every finished run on the query and gallery of DATA too (occluded queries, say)."""
+    other = load_data(options.data)
+    for jobs in final(study, options).values():
+        for job in jobs:
+            made = load(job.config.out, "cpu")
+            images = made.decode(together(other.query, other.gallery))
+            ranking, _ = retrieve(made.network, images, len(other.query))
+            save_ranking(made.folder.path / "also_per_query.npz", ranking, other.query)
+
+
+def report(study: Study, options: argparse.Namespace) -> None:
+    found = final(study, options)
+    data: object = None
+    lines: list[str] = []
+    for title, file in (("query and gallery", "per_query.npz"), ("the other query and gallery", "also_per_query.npz")):
+        arms = {arm: jobs for arm, jobs in found.items() if all((Path(j.config.out) / file).exists() for j in jobs)}
+        if not arms:
+            continue
+        lines += [f"{study.seeds} seeds, {title}", "", "| arm | mAP (%) | Rank-1 (%) | against | difference in mAP |"]
+        lines.append("|---" * 5 + "|")
+        ap = {arm: np.stack([np.load(Path(j.config.out) / file)["ap"] for j in jobs]) for arm, jobs in arms.items()}
+        for arm, jobs in arms.items():
+            folders = [RunFolder(job.config.out) for job in jobs]
+            pids, data = np.load(folders[0].path / file)["pids"], folders[0].json("data.json")
+            rank1 = [100 * f.json("summary.json")["test"]["rank1"] for f in folders] if file == "per_query.npz" else []
+            cells = [arm + (" (primary)" if arm == PRIMARY[0] else "")]
+            cells += [_spread([100 * float(np.nanmean(row)) for row in ap[arm]]), _spread(rank1) if rank1 else ""]
+            other = AGAINST.get(arm, "")
+            cells.append(other)
+            if other in ap:
+                d = paired_difference(100 * ap[arm], 100 * ap[other], pids)
+                cells.append(f"{d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]")
+            else:
+                cells.append("")
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    _write(options.out / "table.md", lines)
+    print(json.dumps({"data": data}))
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _slug(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "_")
+
+
+def _write(file: Path, lines: Sequence[str]) -> None:
+    file.write_text("\n".join(lines) + "\n")
+    print(*lines, sep="\n")
+
+
+def main() -> None:
+    actions = {"tune": tune, "masks": masks, "run": run, "also": also, "report": report}
+    parser = argparse.ArgumentParser(description="The experiment of docs/results/selection.md.")
+    parser.add_argument("action", choices=list(actions))
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("data")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--weights", help="published weights of the backbone")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--epochs", type=int)
+    options = parser.parse_args()
+    study = STUDIES[options.study]
+    study = replace(study, seeds=options.seeds or study.seeds)
+    study = replace(study, optim=replace(study.optim, epochs=options.epochs or study.optim.epochs))
+    options.out.mkdir(parents=True, exist_ok=True)
+    actions[options.action](study, options)
+
+
+if __name__ == "__main__":
+    main()
