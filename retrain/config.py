@@ -66,6 +66,8 @@ class RetrainConfig(JobConfig):
             raise UserError("retrain: --attention is for a fixed --backbone")
         if self.genotype is not None and self.backbone is not None and self.attention != "none":
             raise UserError("retrain: --attention and --genotype: give one, both say which attention the backbone has")
+        if self.inherit and self.weights is not None:
+            raise UserError("retrain: --weights and --inherit: give one, both say what to start from")
         if self.inherit and (self.genotype is None or self.backbone is not None):
             raise UserError("retrain: --inherit needs --genotype and the folder of its search, and no --backbone")
         check_range(self, "", 0, math.inf, "backbone_stride")

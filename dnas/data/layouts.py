@@ -1,11 +1,10 @@
-"""Published Re-ID data sets, each read in the folders and file names that its authors gave it, and a CSV manifest.
+"""Published Re-ID data sets, each read in the folders and file names that its authors gave it; and any set at all.
 
 Identities and cameras become whole numbers; 0 is a distractor, an identity that nobody asks for. Junk (-1) is left out.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dnas.data.manifest import read_manifest
 from dnas.data.protocol import Cameras, Protocol
-from dnas.data.splits import SPLITS, ReIDData, Split, chained
+from dnas.data.splits import ReIDData, Split, chained
 from dnas.data.usable import OnBadImage, say_left_out, without_bad
 from dnas.errors import UserError
 
@@ -28,10 +28,6 @@ MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_
 VERI = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
 NAME = re.compile(r"(-1|\d{1,8})_c(\d{1,4})(?:s\d+)?_.*")
 """0001_c1s1_000151_00 (Market-1501), 0001_c2_f0046158 (Duke), 0001_c001_00016450_0 (VeRi): identity, camera."""
-COLUMNS = ("path", "identity", "split")
-"""Of a manifest; `camera` too where it is known."""
-BOTH = "test"
-"""Split of a manifest whose images are query and gallery at once: each is left out of its own gallery."""
 
 
 @dataclass(frozen=True)
@@ -139,45 +135,6 @@ def read_occluded_reid(root: Path) -> dict[str, Split]:
             raise UserError(f"data: {root / folder}: no images; expected files such as 001/001_01.tif")
         found[name] = Split.of(rows)
     return found
-
-
-def read_manifest(file: Path) -> tuple[dict[str, Split], bool]:
-    """A CSV file with the columns path (from the file's folder), identity, split, and camera where it is known.
-
-    Identities and cameras are any words; an empty identity is a distractor, -1 is junk. Splits are train, query,
-    gallery, and test: query and gallery at once.
-
-    Returns:
-        The splits, and whether there is a column for the camera.
-    """
-    rows: dict[str, list[tuple[Path, int, int]]] = {name: [] for name in SPLITS}
-    identities, cameras = {"": 0}, dict[str, int]()
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.DictReader(stream)
-            columns = lines.fieldnames or ()
-            if missing := [name for name in COLUMNS if name not in columns]:
-                found, expected = (
-                    ", ".join(columns) or "nothing",
-                    f"{', '.join(COLUMNS)} (and camera, where it is known)",
-                )
-                raise UserError(f"{file}: column {missing[0]} is missing, found {found}, expected {expected}")
-            known = "camera" in columns
-            for line in lines:
-                path, who, split, where = ((line.get(name) or "").strip() for name in (*COLUMNS, "camera"))
-                parts = ("query", "gallery") if split == BOTH else (split,)
-                wrong = not path or "\0" in path or (known and not where) or parts[0] not in rows
-                if wrong or (split != "gallery" and not who):
-                    expected = f"path, identity,{' camera,' * known} and train, query, gallery or test"
-                    raise UserError(f"{file}: line {lines.line_num}: found {dict(line)}, expected {expected}")
-                if who == "-1":
-                    continue
-                pid = identities.setdefault(who, len(identities))
-                for part in parts:
-                    rows[part].append((file.parent / path, pid, cameras.setdefault(where, len(cameras))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: not readable as CSV ({error})") from error
-    return {name: Split.of(found) for name, found in rows.items()}, known
 
 
 LAYOUTS: Mapping[str, Layout] = {

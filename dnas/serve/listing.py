@@ -91,7 +91,8 @@ def _paths(source: str) -> Iterator[str]:
 def _below(folder: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
         folders.sort()
-        yield from (os.path.join(root, name) for name in sorted(files) if name.lower().endswith(IMAGES))
+        named = (name for name in sorted(files) if name.lower().endswith(IMAGES) and name[:2] != "._")  # macOS's
+        yield from (os.path.join(root, name) for name in named)
 
 
 def _manifest(file: Path) -> tuple[list[str], dict[str, list[Value]]]:

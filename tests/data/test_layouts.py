@@ -13,6 +13,7 @@ from dnas.data.check import PUBLISHED, check, published_name
 from dnas.data.layouts import load_data, read_one
 from dnas.data.splits import ReIDData, Split, chained
 from dnas.errors import UserError
+from dnas.serve.listing import list_pictures
 
 Write = Callable[[str], Path]
 
@@ -279,6 +280,7 @@ def test_any_ending_of_an_image_and_what_is_left_out(
     for name in ("._0001_c1s1_1_0.JPG", "Thumbs.db", ".DS_Store"):
         (train / name).write_bytes(b"not an image")
     assert [file.name for file in load_data(tmp_path).train.files] == sorted(names)
+    assert [Path(path).name for path in list_pictures([str(train)]).paths] == sorted(names)
     assert capsys.readouterr().err == ""
     for name in ("a.heic", "notes.txt"):
         (train / name).write_bytes(b"")

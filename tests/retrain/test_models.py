@@ -94,6 +94,7 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
         ({"genotype": "g", "attention": "se"}, "--attention is for a fixed --backbone"),
         ({"genotype": "g", "backbone": "resnet18", "attention": "se"}, "--attention and --genotype: give one"),
         ({"genotype": "g", "backbone": "resnet18", "inherit": True}, "--inherit needs --genotype"),
+        ({"genotype": "g", "weights": "runs/a", "inherit": True}, "--weights and --inherit: give one"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
