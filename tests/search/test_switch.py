@@ -212,3 +212,13 @@ def test_what_cannot_be_drawn_is_no_alternative() -> None:
         network(torch.randn(2, 4, 6, 5)).sum().backward()
         gradient = estimator.relaxation.logits_HK.grad
         assert gradient is None or not bool(gradient.any())
+
+
+def test_a_mask_that_an_alternative_asked_for_first_still_carries_a_gradient() -> None:
+    width = Width("width", (2, 4, 7))
+    estimator = switch(ConvNormAct(width), "all")
+    estimator.draw(1, 1.0, torch.Generator().manual_seed(0))
+    estimator.use(0, gradient=True)
+    with torch.no_grad():
+        estimator.relaxation.draw.mask(Channels.of(width))
+    assert estimator.relaxation.draw.mask(Channels.of(width)).requires_grad
