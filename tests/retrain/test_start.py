@@ -30,7 +30,7 @@ def test_from_a_run_to_other_identities(pedestrians: Path, tmp_path: Path, capsy
     words = ["--data", pedestrians, *SMALL, "--optim.lr", 0]
     network = ["--backbone", "resnet18", "--backbone_width", 0.125, "--attention", "dcs"]
     assert run("retrain", *words, *SIZE, *network, "--out", first) == 0
-    assert run("retrain", *words, "--holdout", 0.4, "--weights", first, "--out", second) == 0
+    assert run("retrain", *words, "--seed", 1, "--holdout", 0.4, "--weights", first, "--out", second) == 0
     old, new = weights(first), weights(second)
     assert len(old["classifier.weight"]) == len(new["classifier.weight"]) + 2
     kept = [name for name in old if "running_" not in name and "num_batches" not in name and "classifier" not in name]
@@ -62,7 +62,7 @@ def test_a_searched_network_and_a_transformer_of_another_size(
     words = ["--data", pedestrians, *SMALL, "--optim.lr", 0]
     assert run("search", *words, *SIZE, "--holdout", 0.4, "--out", tmp_path / "search") == 0
     assert run("retrain", *words, "--genotype", tmp_path / "search", "--out", tmp_path / "a") == 0
-    assert run("retrain", *words, "--weights", tmp_path / "a", "--out", tmp_path / "b") == 0
+    assert run("retrain", *words, "--seed", 1, "--weights", tmp_path / "a", "--out", tmp_path / "b") == 0
     old, new = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(old[name], new[name]) for name in old if name.endswith("conv.weight"))
     assert run("retrain", *words, "--weights", tmp_path / "search", "--out", tmp_path / "x") == 2
