@@ -35,7 +35,7 @@ def calibrate_run(
             raise UserError(
                 f"{path}: its network has seen all people of its training data: give --data, of other people"
             )
-        _, split = hold_out(run.data(tested=False).train, config.holdout, config.seed)
+        _, split = hold_out(run.data(tested=False).train, config.holdout, config.held_by)
         what = HELD
     else:
         other = run.data(data, tested=False)

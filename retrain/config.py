@@ -28,6 +28,7 @@ class RetrainConfig(JobConfig):
         backbone_small: keep the stem's resolution, for images of about 64 pixels.
         backbone_stride: of a vision transformer's patches, below their size where they overlap; 0: their size.
         inherit: start from the weights that the searched network had in its supernet (`genotype`: the search's folder).
+            What is held out is then what the search held out, whatever the seed: the weights have seen the rest.
         weights: what to start from: a state dict file of published weights for a fixed backbone, or the name of
             torchvision's (`DEFAULT`) or `timm`; or the folder of a retraining, whose network gets a new classifier
             (which network need not be said then); without it training starts from scratch.

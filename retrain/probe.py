@@ -63,7 +63,7 @@ def _of_identities(run: TrainedRun, data: str | None) -> dict[str, Images]:
     sets: dict[str, Images] = {}
     if len(found.train):
         own = run.trained_on(found)
-        rest, held = hold_out(found.train, config.holdout, config.seed) if own else (found.train, None)
+        rest, held = hold_out(found.train, config.holdout, config.held_by) if own else (found.train, None)
         sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
     if len(found.query) or len(found.gallery):
         sets["test"] = run.decode(together(found.query, found.gallery))

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnas.errors import UserError
 from dnas.nn.network import Network
 from dnas.nn.stages import Stages
 from dnas.run import distributed, seeds
@@ -26,6 +25,7 @@ from dnas.task import pick_task
 from dnas.task.task import Needs
 from retrain.config import RetrainConfig
 from retrain.evaluate import latency
+from retrain.inherit import check_holdout, load_inherited, with_its_holdout
 from retrain.models import genotype_path, pick_model, stored_config
 from retrain.start import same_network, start
 
@@ -57,6 +57,7 @@ class Retraining(Loop):
         self.started = start(net, config) if fresh else None
         if config.inherit and fresh:
             assert config.genotype is not None
+            check_holdout(config, self.task)
             load_inherited(net, genotype_path(config.genotype).parent / INHERITED)
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.synchronised(net, self.device)
@@ -106,31 +107,12 @@ class Retraining(Loop):
         console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
 
 
-def load_inherited(net: Network, file: Path) -> None:
-    """Weights from the supernet; the classifier is new, the search saw fewer identities.
-
-    Raises:
-        UserError: no such file, or weights of another network.
-    """
-    if not file.is_file():
-        raise UserError(f"inherit: {file}: no such file; give --genotype the folder of a finished search")
-    state = {name: value for name, value in load_tensors(file).items() if not str(name).startswith("classifier.")}
-    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise UserError(f"{file}: expected a mapping of names to tensors")
-    try:
-        missing = set(net.load_state_dict(state, strict=False).missing_keys) - {"classifier.weight", "classifier.bias"}
-    except RuntimeError as error:
-        raise UserError(f"{file}: does not fit this network ({str(error).splitlines()[-1].strip()})") from error
-    if missing:
-        raise UserError(f"{file}: does not fit this network, entry '{min(missing)}' is missing")
-
-
 def retrain(config: RetrainConfig) -> RunFolder:
     """Retrain in a new folder. The genotype is copied there: the search may go on, or move away.
 
     Under `torchrun` all processes call this, and the first one writes.
     """
-    config = replace(same_network(config), device=distributed.start(config.device))
+    config = replace(with_its_holdout(same_network(config)), device=distributed.start(config.device))
     state = Retraining(config)
     folder = RunFolder(config.out)
     with folder.locked():

@@ -271,6 +271,10 @@ def _finish(state: Search, folder: RunFolder) -> RunFolder:
     processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     decided = f"{len(state.relaxation.decisions)} decisions"
     say(f"search: space {state.space.name}, {decided}, {state.task.said()}{processes}")
+    if state.beginning.latest >= state.config.optim.epochs:
+        epochs, share = state.config.optim.epochs, state.config.arch.weights_only
+        said = f"optim.epochs {epochs}, arch.weights_only {'none' if share is None else share}"
+        say(f"search: warning: no epoch trains the logits ({said}): which network is derived means nothing")
     state.run(folder)
     file = Path(folder.genotype_file)
     say(f"search: wrote {file}  (show it: dnas show {file})")

@@ -109,6 +109,7 @@ class Verdict:
             "seed": config.seed, "epochs": metrics["epoch"] + 1, "of_epochs": config.optim.epochs,
             "data": {key: task.fingerprint[key] for key in ("name", "sha256", "protocol") if key in task.fingerprint},
             "task": config.task, "metric": task.metric,
+            "holdout": task.holdout,
             "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
             "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),

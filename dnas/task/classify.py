@@ -48,7 +48,7 @@ class ClassifyTask(ImageTask):
         config = self.config
         data = load_classes(config.data)
         self.data = data
-        rest, held = hold_out_images(data.train, config.holdout, config.seed)
+        rest, held = hold_out_images(data.train, config.holdout, config.held_by)
         weights, logits = split_images(rest, LOGIT_SHARE, config.seed) if self.needs.logits else (rest, rest)
         return Parts(weights, logits, held, data.fingerprint)
 

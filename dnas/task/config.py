@@ -27,6 +27,7 @@ class JobConfig:
         cameras: what a query may be matched with, held out or tested: images of `other` cameras, or any but its own
             (`ignore`); `auto` is `other` where the data say which camera took an image (reid).
         holdout: share of the training identities (classify: images) that decisions are made on.
+        holdout_seed: which of them; none: by `seed`.
         eval_every: epochs between looks at what is held out (0: at the end only).
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -37,6 +38,7 @@ class JobConfig:
     cameras: Cameras = "auto"
     seed: int = 0
     holdout: float = 0.0
+    holdout_seed: int | None = None
     eval_every: int = 0
     device: Device = "auto"
     input: InputConfig = field(default_factory=InputConfig)
@@ -48,3 +50,10 @@ class JobConfig:
     def __post_init__(self) -> None:
         check_range(self, "", 0, 0.999, "holdout")
         check_range(self, "", 0, math.inf, "seed", "eval_every")
+        if self.holdout_seed is not None:
+            check_range(self, "", 0, math.inf, "holdout_seed")
+
+    @property
+    def held_by(self) -> int:
+        """The seed that says what is held out."""
+        return self.seed if self.holdout_seed is None else self.holdout_seed

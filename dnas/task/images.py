@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ class ImageTask(Task):
         self.probes: dict[str, Probe] = {}
         self.augment = Augmenter(config.input)
         self.objective = Objective(self.loss_config(), self.classes, needs.channels, needs.stages).to(needs.device)
+
+    @property
+    def holdout(self) -> dict[str, Any]:
+        """With a hash of the data and of which images of them are held out: the same split, or not."""
+        found = hashlib.sha256(str(self.fingerprint["sha256"]).encode())
+        rows = self.read.held.rows
+        found.update(b"" if rows is None else np.sort(rows).astype("<i8").tobytes())
+        return {**super().holdout, "sha256": found.hexdigest()[:16]}
 
     @abstractmethod
     def parts(self) -> Parts:

@@ -41,7 +41,7 @@ class ReIDTask(ImageTask):
         config, needs = self.config, self.needs
         bad = config.input.on_bad_image
         data = load_data(config.data, needs.test_on, tested=needs.tested, on_bad_image=bad, cameras=config.cameras)
-        rest, held = hold_out(data.train, config.holdout, config.seed)
+        rest, held = hold_out(data.train, config.holdout, config.held_by)
         self.deciding = check_matches(held, held, "held-out identities") if len(held) else 0
         if needs.tested:
             check_matches(data.query, data.gallery, "query and gallery")

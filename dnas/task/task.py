@@ -93,6 +93,11 @@ class Task(ABC):
     held: bool
     """Whether anything is held out."""
 
+    @property
+    def holdout(self) -> dict[str, Any]:
+        """What says which part is held out: it goes with weights that were trained on the rest."""
+        return {"share": self.config.holdout, "seed": self.config.held_by}
+
     @abstractmethod
     def __init__(self, config: JobConfig, needs: Needs) -> None: ...
 
