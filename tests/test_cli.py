@@ -109,7 +109,9 @@ def test_samples_inherited_weights_and_a_parameter_budget(
     assert last["held_out"]["mAP"] == pytest.approx(best["mAP"])
     assert 0 <= last["held_out_supernet"]["mAP"] <= 1
     assert set(genotype["search"]["health"]) >= {"idle", "undecided", "moved", "cost_ratio", "warnings"}
-    assert "search: warning: undecided: " in (found / "log.txt").read_text()
+    health = genotype["search"]["health"]
+    assert len(health["undecided"]) + len(health["equal"]) > 30  # of 34, after two epochs
+    assert "search: warning: " in (found / "log.txt").read_text()
     words = ["--genotype", found, "--inherit", "true", "--optim.lr", 0, "--optim.epochs", 1]
     assert run("retrain", *road, *words, "--out", tmp_path / "inherited") == 0
     summary = json.loads((tmp_path / "inherited" / "summary.json").read_text())
