@@ -70,6 +70,11 @@ class Look:
         return sites_of(self.run.network, self.run.model.spec)
 
     @property
+    def has_cameras(self) -> bool:
+        """Whether it is known which camera took an image."""
+        return self.data.protocol.known
+
+    @property
     def attends(self) -> bool:
         """Whether there are attention maps to look at."""
         return any(site.over_positions for site in self.sites)
@@ -121,7 +126,7 @@ class Look:
         return f"identity {self.images.pids[number]}" + self._camera(number)
 
     def _camera(self, number: int) -> str:
-        return f", camera {self.images.camids[number]}" if self.data.protocol.known else ""
+        return f", camera {self.images.camids[number]}" if self.has_cameras else ""
 
     def ranked(self, count: int = 6, top: int = 10, best: bool = False) -> Figure:
         """Ranked lists, the worst (or best) queries first."""
@@ -136,7 +141,7 @@ class Look:
             hits = [
                 Hit(
                     self.pixels(self.queries + place), distance,
-                    int(self.images.camids[self.queries + place]) if self.data.protocol.known else None,
+                    int(self.images.camids[self.queries + place]) if self.has_cameras else None,
                     bool(pids[self.queries + place] == pids[query]),
                 )
                 for distance, place in zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
@@ -178,7 +183,7 @@ class Look:
             centred = points - points.mean(0)
             places = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T).numpy()
         how = "t-SNE" if method == "tsne" else "PCA"
-        camids = self.images.camids[keep] if self.data.protocol.known else None
+        camids = self.images.camids[keep] if self.has_cameras else None
         return draw_plane(places, self.images.pids[keep], camids, how)
 
     def channels(self) -> Figure:

@@ -33,7 +33,7 @@ def look_at(path: str | Path, data: str | None = None, device: Device = "auto", 
 class ClassLook(Look):
     """A classifier and the images of its test set: attention, channels, what speaks for a class, embedding."""
 
-    ranks = False
+    ranks = has_cameras = False
     aim = "right class"
 
     def __init__(self, run: TrainedRun, data: str | None) -> None:

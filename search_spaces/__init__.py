@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from dnas.errors import UserError
+from dnas.space.own_file import run_file
 from dnas.space.spec import Space
 from search_spaces.attention_sites import attention_sites
 from search_spaces.cells_reid import cells_reid
@@ -60,18 +58,7 @@ def load_space(name: str) -> Space:
     """
     if not name.endswith(".py"):
         return named_space(name)
-    file = Path(name)
-    if not file.is_file():
-        raise UserError(f"space: {name}: no such file")
-    module_spec = importlib.util.spec_from_file_location(f"user_space_{file.stem}", file)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses look their module up
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
+    module = run_file(name, "space")
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
         raise UserError(

@@ -10,7 +10,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from dnas.cli import data, doctor, drawing, measuring, reporting, serving, showing, sweeping, training
+from dnas.cli import data, doctor, drawing, measuring, own, reporting, serving, showing, sweeping, training
 from dnas.cli.parser import Parser, Verb
 from dnas.cli.terminal import print_anything
 from dnas.errors import UserError, printable
@@ -36,17 +36,19 @@ def _overview() -> Parser:
 
 
 def _run(arguments: Sequence[str]) -> None:
+    files, arguments = own.split(arguments)
     name, words = (arguments[0] if arguments else ""), list(arguments[1:])
     if name not in VERBS:
         _overview().parse_args(list(arguments) or ["--help"])
         return
+    own.register(files)
     if name in training.VERBS:
         words = with_files(words)
         if any(word.split("=")[0] == "--resume" for word in words) and not {"-h", "--help"} & {*words}:
             return training.resume(name, words)
         training.check_config_files(name, words)
     verb = VERBS[name]
-    verb.run(verb.parser().parse_args(words), words)
+    verb.run(verb.parser().parse_args(words), [*words, *(f"{own.OPTION}={file}" for file in files)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from dnas.cli import training
+from dnas.cli import own, training
 from dnas.cli.parser import Parser, Verb
 from dnas.errors import UserError
 from dnas.run.progress import console
@@ -33,7 +33,7 @@ def run(namespace: Namespace, words: Sequence[str]) -> None:
 
     config = from_plain(SweepConfig, read_yaml(Path(namespace.file)), namespace.file)
     _check(config, namespace.file)
-    sweep = Sweep(config, namespace.space)
+    sweep = Sweep(config, namespace.space, [word for word in words if word.startswith(f"{own.OPTION}=")])
     sweep.work()
     rows = sweep.rows()
     for table in tables(rows):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dnas.errors import UserError
 from dnas.nn.cbam_channel import CBAMChannel
 from dnas.nn.cbam_spatial import CBAMSpatial
@@ -16,7 +14,7 @@ from dnas.nn.selective_attention import SelectiveAttention, UnselectiveAttention
 from dnas.nn.squeeze_excite import SqueezeExcite
 from dnas.space.spec import OneOf, Spec
 
-ATTENTION: Mapping[str, Spec] = {
+ATTENTION: dict[str, Spec] = {
     "none": Skip(),
     "dcs": DCSAttention(),
     "non_local": NonLocal(),

@@ -122,7 +122,7 @@ VITS: Mapping[str, tuple[int, int, int, int]] = {
 }
 """Width, depth, heads and patch size."""
 
-BACKBONES: Mapping[str, Callable[[float, bool, Attention], Chain]] = {
+BACKBONES: dict[str, Callable[[float, bool, Attention], Chain]] = {
     "resnet18": lambda width, small, attention: resnet((2, 2, 2, 2), False, width, small, attention),
     "resnet50": lambda width, small, attention: resnet((3, 4, 6, 3), True, width, small, attention),
     "mobilenet_v2": mobilenet_v2,

@@ -14,7 +14,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,13 +131,14 @@ class Sweep:
 
     Args:
         space: a file of the user's own, typed on the command line; a sweep file cannot make anything run.
+        own: words that name other such files, for the command of every run.
 
     Raises:
         UserError: Optuna is not installed, or the folder holds a sweep of other settings.
     """
 
-    def __init__(self, config: SweepConfig, space: str | None = None) -> None:
-        self.config, self.folder, self.space = config, Path(config.out), space
+    def __init__(self, config: SweepConfig, space: str | None = None, own: Sequence[str] = ()) -> None:
+        self.config, self.folder, self.space, self.own = config, Path(config.out), space, own
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".sweep.lock")
         self.study = self._study()
@@ -255,7 +256,7 @@ class Sweep:
         verb, out = self.config.verb, self.folder / folder_name(params)
         begun = (out / "config.yaml").exists()
         words = ["--resume", str(out)] if begun else [*self.config.words(params), f"--out={out}"]
-        words += ["--space", self.space] if self.space else []
+        words += [*(["--space", self.space] if self.space else []), *self.own]
         code = 0
         if not (out / DONE[verb]).exists():
             console.print(printable(f"sweep: {out.name}{' (goes on)' if begun else ''}"), markup=False)

@@ -68,7 +68,11 @@ class ImageTask(Task):
         self.counts: dict[Part, int] = {}
         self.probes: dict[str, Probe] = {}
         self.augment = Augmenter(config.input)
-        self.objective = Objective(self.loss_config(), self.classes, needs.channels, needs.stages).to(needs.device)
+        self.objective = self._objective()
+
+    def _objective(self) -> Objective:
+        needs = self.needs
+        return Objective(self.loss_config(), self.classes, needs.channels, needs.stages).to(needs.device)
 
     @property
     def holdout(self) -> dict[str, Any]:
@@ -158,7 +162,7 @@ class ImageTask(Task):
         found = copy.copy(self)  # the images are the same ones
         found.config = config
         found.counts, found.probes = {}, {}
-        found.objective = Objective(found.loss_config(), self.classes, self.needs.channels).to(self.needs.device)
+        found.objective = found._objective()
         return found
 
     def look(self, network: Network, train: bool = False) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dnas.errors import UserError
 from dnas.search.estimators.between import Between
 from dnas.search.estimators.estimator import Estimator
@@ -12,7 +10,7 @@ from dnas.search.estimators.sampled import Sampled
 from dnas.search.estimators.score import Score
 from dnas.search.estimators.switch import Switch
 
-ESTIMATORS: Mapping[str, type[Estimator]] = {
+ESTIMATORS: dict[str, type[Estimator]] = {
     "between": Between,
     "switch": Switch,
     "score": Score,
