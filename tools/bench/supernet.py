@@ -5,7 +5,8 @@
 Training steps (draw, forward, backward, Adam), variants interleaved in random order in one process; every ratio with a
 95 % interval, and a control: the reference against itself. Keys: width_over_plain (fbnetv2_reid_dcs with width holes
 over its widest plain network), sampled8_over_one (a choice of 8 options, one drawn, over that operation alone),
-sampled16_over_sampled2, full8_over_one, sampled8_memory_over_one (parameters, optimiser state and what a step holds),
+sampled16_over_sampled2, full8_over_one, switch_over_one (a step of weights and logits with one alternative over a
+plain one), sampled8_memory_over_one (parameters, optimiser state and what a step holds),
 step_images_per_s (a whole search step on tiny_reid at 128 x 64: weights, logits, bound and cost).
 """
 
@@ -124,6 +125,7 @@ def operations(rounds: int, device: torch.device, found: dict[str, float], table
         "control": Training(choices(1), x, batch, device),
         **{f"sampled {n}": Training(choices(n), x, batch, device) for n in (2, 8, 16)},
         "full 8": Training(choices(8), x, batch, device, "full"),
+        "switch 8": Training(choices(8), x, batch, device, "switch"),
     }
     seconds = interleaved(variants, rounds)
     row(table, "one operation / one operation (control)", seconds["control"], seconds["one"])
@@ -131,6 +133,7 @@ def operations(rounds: int, device: torch.device, found: dict[str, float], table
     found["sampled16_over_sampled2"] = row(
         table, "16 options / 2 options, sampled", seconds["sampled 16"], seconds["sampled 2"]
     )
+    found["switch_over_one"] = row(table, "8 options, switch, joint / one", seconds["switch 8"], seconds["one"])
     found["full8_over_one"] = row(table, "8 options, full / one", seconds["full 8"], seconds["one"])
     memory = {name: variants[name].memory_mb() for name in ("one", "sampled 8", "full 8")}
     found["sampled8_memory_over_one"] = memory["sampled 8"] / memory["one"]

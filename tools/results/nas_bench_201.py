@@ -55,7 +55,8 @@ from search_spaces.nas_bench_201 import OPERATIONS, cell_string, edge_key
 SPACE = "nas_bench_201_small"
 COMMON = [
     "--task", "classify", "--space", SPACE, "--device", "cpu", "--holdout", "0.2", "--eval_every", "0",
-    "--input.pad", "2", "--input.erase", "0", "--loss.smoothing", "0", "--optim.optimiser", "sgd", "--optim.lr", "0.05",
+    "--input.pad", "2", "--input.erase", "0", "--loss.smoothing", "0", "--loss.eta", "0",
+    "--optim.optimiser", "sgd", "--optim.lr", "0.05",
     "--optim.batch", "64", "--optim.epochs", "40", "--optim.warmup", "1",
 ]  # fmt: skip
 SWITCH = [
