@@ -108,7 +108,7 @@ def _site(line: Sequence[Axes], site: ChannelUse, pids: NDArray[np.int64], camid
     left.bar(np.arange(len(shown_C)), mean_C[shown_C], width=1.0)
     left.axhline(float(mean_C.mean()), color=INK, linewidth=1, linestyle="--", label=f"mean {mean_C.mean():.2f}")
     left.set(title=site.site, xlabel=f"channel, in order{every}", ylabel=word, ylim=(0, top * 1.02))
-    left.legend()
+    left.legend(loc="lower left", frameon=True)
     shown = np.unique(pids[pids != 0])[:MOST_IDENTITIES]
     table = np.stack([use_NC[pids == pid].mean(0)[shown_C] for pid in shown])
     image = middle.imshow(
