@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison, report: about 5 minutes.
+# The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison, report,
+# and out of the lab: a threshold, an ONNX file, a gallery and what is found in it: about 6 minutes.
 # Usage: tools/demo.sh [DIR]   (default runs/demo; a finished step is not run again)
+extras=serve
 source "$(dirname "$0")/env.sh"
 out=${1:-runs/demo}
 data=$out/pedestrians
@@ -22,3 +24,9 @@ train fixed --backbone resnet18 --backbone_width 0.1875
 step compare "$out/searched" "$out/fixed" -o "$out/compare.png"
 step draw choices "$out/search" -o "$out/choices.png"
 step report "$out/search" "$out/searched" "$out/fixed" -o "$out/report.html"
+[ -d "$out/others/query" ] || step data synth "$out/others" --ids 60 --seed 1 # people whom the network has not seen
+step calibrate "$out/searched" --data "$out/others"
+step export "$out/searched" -o "$out/searched.onnx" --data "$data"
+step index "$out/searched" "$data/bounding_box_test" --named -o "$out/gallery"
+queries=("$data"/query/*.jpg)
+step find "$out/gallery" "${queries[0]}" "${queries[50]}" "${queries[100]}" -o "$out/found.html"

@@ -98,7 +98,9 @@ def threshold_words(interface: Interface) -> str:
     if interface.threshold is None:
         return "no threshold has been measured for this network (dnas calibrate)"
     share = (
-        f"{interface.false_share:.2%} of pairs of different held-out people" if interface.false_share else "few pairs"
+        f"{interface.false_share:.2%} of pairs of different people, whom it was not trained on"
+        if interface.false_share
+        else "few pairs"
     )
     return f"threshold {interface.threshold:.3f}: above it are {share}"
 

@@ -1,6 +1,9 @@
 """Exported files compute what torch does, at every batch size, for every kind of module; and say how to use them."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,14 @@ from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.serve.export import FORMATS, check, refusal, write
 from dnas.serve.exportable import Exportable, traced
-from dnas.serve.interface import Interface
+from dnas.serve.interface import Interface, interface_of
 from dnas.serve.network import load
 from dnas.serve.prepare import Prepare
 from dnas.space.spec import Spec, fill, image
 from search_spaces.cells_reid import cells_reid
 from tests.spaces import ALL, random_choices
 
+ROOT = Path(__file__).parent.parent.parent
 CELLS = cells_reid("cells", (6,), "NR", 8, 8, 24)
 NETWORKS: dict[str, Spec] = {
     "attention": Chain((ConvNormAct(8, 3, 2), *ATTENTION.values(), DCSAttention(stride=2), InvertedResidual(12, 3, 2))),
@@ -195,3 +199,37 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     for path, message in ((damaged, "cannot be read as an ONNX file"), (tmp_path / "no.onnx", "no such file")):
         with pytest.raises(UserError, match=message):
             load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--raw"]])
+def test_the_program_of_the_document(run: Path, pedestrians: Path, tmp_path: Path, words: list[str]) -> None:
+    """With onnxruntime and the sidecar alone: the package cannot be imported there."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.S)
+    assert "import dnas" not in blocks[0]
+    file, program = tmp_path / "net.onnx", tmp_path / "program.py"
+    program.write_text("import sys\nsys.modules['dnas'] = None\n" + blocks[0])
+    assert main(["export", str(run), "-o", str(file), *words]) == 0
+    pictures = [str(picture) for picture in sorted((pedestrians / "query").glob("*.jpg"))[:3]]
+    done = subprocess.run(
+        [sys.executable, str(program), str(file), *pictures], capture_output=True, text=True, check=True
+    )
+    np.testing.assert_allclose(json.loads(done.stdout), load(run).embed(pictures), atol=1e-4)
+
+
+def test_odd_sidecars_are_one_line() -> None:
+    """What a stranger may have written: every entry of every other type, and missing ones."""
+    good = Interface("0" * 64, "net", 32, 16, 8, "cosine", False).plain()
+    assert interface_of(good, "x").plain() == good
+    for name in good:
+        for value in ([], {}, "x", -1, 10**30, None, True, float("nan")):
+            odd = {**good, name: value}
+            said = ""
+            try:
+                assert interface_of(odd, "file").plain() == odd
+            except UserError as error:
+                said = str(error)
+            assert said.startswith("file: ") or not said
+    for wrong in ([], "x", None, {}, {**good, "further": 1}, {k: v for k, v in good.items() if k != "network"}):
+        with pytest.raises(UserError, match="file: "):
+            interface_of(wrong, "file")
