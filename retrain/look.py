@@ -22,13 +22,11 @@ from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, dra
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.eval.ranking import rank
-from dnas.nn.channel_attention import ChannelAttentionModule
-from dnas.nn.non_local import NonLocalModule
+from dnas.nn.vit import Block
 from dnas.run.device import Device
 from retrain.load import TrainedRun, load
 from retrain.sites import Site, channel_use, entering, grid_of, position_maps, selection_by_place, sites_of
 
-BATCH = 64
 MOST_POINTS = 2000
 """Images in a picture of the embedding."""
 MOST_PAIRS = 1_000_000
@@ -77,12 +75,12 @@ class Look:
     @property
     def attends(self) -> bool:
         """Whether there are attention maps to look at."""
-        return any(site.over_positions for site in self.sites)
+        return any(site.module.over_positions for site in self.sites)
 
     @property
     def weighs_channels(self) -> bool:
         """Whether there are channels to look at."""
-        return any(site.on_channels for site in self.sites)
+        return any(bool(site.module.channel_word) for site in self.sites)
 
     @cached_property
     def images(self) -> Images:
@@ -194,10 +192,8 @@ class Look:
         """
         network, sites = self.run.network, self.sites
         kept = np.random.default_rng(0).permutation(len(self.images))[:MOST_IMAGES]
-        # the affinity of channels is held for looking at it
-        batch = 8 if any(isinstance(site.module, ChannelAttentionModule) for site in sites) else BATCH
+        batch = min((site.module.at_once for site in sites), default=MOST_IMAGES)
         found: dict[int, list[Tensor]] = {}
-        gates: dict[int, bool] = {}
         places: dict[int, list[Tensor]] = {}
         with torch.no_grad():
             for start in range(0, len(kept), batch):
@@ -206,8 +202,7 @@ class Look:
                 for number, (site, entered) in enumerate(zip(sites, given, strict=True)):
                     use = channel_use(site, entered[0])
                     if use is not None:
-                        found.setdefault(number, []).append(use[0].cpu())
-                        gates[number] = use[1]
+                        found.setdefault(number, []).append(use.cpu())
                     place = selection_by_place(network, site, entered[0])
                     if place is not None:
                         places.setdefault(number, []).append(place.cpu())
@@ -217,8 +212,8 @@ class Look:
             ChannelUse(
                 sites[number].name,
                 torch.cat(parts).double().numpy(),
-                gates[number],
-                sites[number].word,
+                sites[number].module.gates_channels,
+                sites[number].module.channel_word,
                 torch.cat(places[number]).double().mean(0).numpy() if number in places else None,
             )
             for number, parts in found.items()
@@ -235,7 +230,7 @@ class Look:
             UserError: the network has no such site.
         """
         network = self.run.network
-        sites = [site for site in self.sites if site.over_positions]
+        sites = [site for site in self.sites if site.module.over_positions]
         if not sites:
             raise self._without("on positions (dcs, non_local, cbam_spatial)")
         if len(sites) > MOST_COLUMNS:
@@ -270,7 +265,7 @@ class Look:
         grid = grid_of(network)
         parts: list[nn.Module] = list(network.backbone.children())
         if grid is not None:  # the last block mixes the patches into the class token: before it they still count
-            parts = [site.module for site in self.sites][-2:-1]
+            parts = [*[module for module in network.modules() if isinstance(module, Block)][-2:-1]]
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, given: object, out: Tensor) -> None:
@@ -298,9 +293,10 @@ class Look:
 
 def _middle(site: Site, x: Tensor, token: tuple[float, float]) -> tuple[float, float] | None:
     """The middle of the position that looks; none where no single one does."""
-    if not isinstance(site.module, NonLocalModule):
+    looking = site.module.looking(x, token)
+    if looking is None:
         return None
-    row, col = ((min(int(share * size), size - 1) + 0.5) / size for share, size in zip(token, x.shape[2:], strict=True))
+    row, col = ((number + 0.5) / size for number, size in zip(looking, x.shape[2:], strict=True))
     return row, col
 
 

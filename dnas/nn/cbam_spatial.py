@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dnas.nn.gates import gate, zero
+from dnas.nn.looked import Grid, Looked, Token
 from dnas.space.cost import Cost, conv
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
@@ -31,8 +32,10 @@ class CBAMSpatial(Spec):
         return CBAMSpatialModule(x.channels, self.kernel, builder)
 
 
-class CBAMSpatialModule(nn.Module):
+class CBAMSpatialModule(Looked):
     """x (B, C, H, W) -> the same shape. Mean and maximum skip masked channels."""
+
+    over_positions = True
 
     def __init__(self, c: Channels, kernel: int, builder: Builder) -> None:
         super().__init__()
@@ -45,6 +48,10 @@ class CBAMSpatialModule(nn.Module):
         mean_B1HW = x_BCHW.sum(1, keepdim=True) / self.channels()
         most_B1HW = self.without_masked(x_BCHW, 1).amax(1, keepdim=True)
         return gate(self.conv(torch.cat([mean_B1HW, most_B1HW], 1)))
+
+    def position_map(self, x: Tensor, token: Token, grid: Grid | None) -> Tensor:
+        """The gates."""
+        return self.gates(x)[:, 0]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW * self.gates(x_BCHW)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnas.nn.looked import Looked
 from dnas.space.cost import Cost, Count, norm
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
@@ -36,8 +37,11 @@ class ChannelAttention(Spec):
         return ChannelAttentionModule(x.channels, builder)
 
 
-class ChannelAttentionModule(nn.Module):
+class ChannelAttentionModule(Looked):
     """x (B, C, H, W) -> the same shape. Masked channels get -inf in the affinity."""
+
+    channel_word = "share of its own"
+    at_once = 8  # the affinity of channels is held
 
     def __init__(self, c: Channels, builder: Builder) -> None:
         super().__init__()
@@ -50,6 +54,10 @@ class ChannelAttentionModule(nn.Module):
         x_BCN = x_BCHW.flatten(2)
         found: Tensor = (x_BCN @ x_BCN.transpose(1, 2) * x_BCN.shape[2] ** -0.5).softmax(2)
         return found
+
+    def channel_use(self, x: Tensor) -> Tensor:
+        """How much of a channel is its own: the diagonal of A."""
+        return self.affinity(x).diagonal(dim1=1, dim2=2)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCN = x_BCHW.flatten(2)

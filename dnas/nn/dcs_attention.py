@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.non_local import NonLocal, NonLocalModule
+from dnas.nn.non_local import NonLocal, NonLocalModule, as_tokens
 from dnas.run.noise import rand_like
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
@@ -66,6 +66,10 @@ class ChannelSelection(nn.Module):
         theta_BNC: Tensor = self.logits(x_BNC)
         return theta_BNC
 
+    def opened(self, x_BNC: Tensor) -> Tensor:
+        """Which channels are open (1) in inference, of tokens (B, N, C)."""
+        return (self.theta(x_BNC) > 0).to(x_BNC.dtype)
+
     def harden(self, soft_BNC: Tensor) -> Tensor:
         """The binary mask, with the gradient of the soft one."""
         return (soft_BNC > 0.5).to(soft_BNC.dtype) + (soft_BNC - soft_BNC.detach())
@@ -79,7 +83,21 @@ class ChannelSelection(nn.Module):
         return mask_BNC
 
 
-class DCSAttentionModule(NonLocalModule):
+class Selecting(NonLocalModule):
+    """Attention between positions whose queries and keys are of selected channels."""
+
+    channel_word = "share selected"
+    select: ChannelSelection
+
+    @property
+    def selection(self) -> ChannelSelection:
+        return self.select
+
+    def opened(self, x: Tensor) -> Tensor:
+        return self.select.opened(self.tokens(as_tokens(x)))
+
+
+class DCSAttentionModule(Selecting):
     """x (B, C, H, W) -> the same shape."""
 
     def __init__(self, c: Channels, stride: int, scaled: bool, builder: Builder) -> None:

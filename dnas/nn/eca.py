@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dnas.nn.gates import gate, zero
+from dnas.nn.looked import Looked
 from dnas.space.cost import Cost, Count
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Spec
@@ -33,8 +34,10 @@ class ECA(Spec):
         return ECAModule(self.kernel)
 
 
-class ECAModule(nn.Module):
+class ECAModule(Looked):
     """x (B, C, H, W) -> the same shape. Masked channels are zero, like the padding beyond the last channel."""
+
+    channel_word, gates_channels = "gate", True
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -44,6 +47,9 @@ class ECAModule(nn.Module):
     def gates(self, x_BCHW: Tensor) -> Tensor:
         """What every channel is multiplied by (B, C, 1, 1)."""
         return gate(self.conv(x_BCHW.mean((2, 3))[:, None])[:, 0])[:, :, None, None]
+
+    def channel_use(self, x: Tensor) -> Tensor:
+        return self.gates(x)[:, :, 0, 0]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW * self.gates(x_BCHW)

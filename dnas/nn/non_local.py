@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnas.nn.looked import Grid, Looked, Token, place
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
@@ -44,8 +45,10 @@ class NonLocal(Spec):
         return NonLocalModule(x.channels, self.stride, self.scaled, builder)
 
 
-class NonLocalModule(nn.Module):
+class NonLocalModule(Looked):
     """x (B, C, H, W) -> the same shape. Memory grows linearly in N: the N x N affinity is never held."""
+
+    over_positions = True
 
     def __init__(self, c: Channels, stride: int, scaled: bool, builder: Builder) -> None:
         super().__init__()
@@ -79,6 +82,16 @@ class NonLocalModule(nn.Module):
         """The attention A (B, N, positions of the keys) that `forward` never holds: for looking at a few images."""
         queries_BNC, keys_BNC = self.queries_and_keys(x_BCHW)
         return (queries_BNC @ keys_BNC.transpose(1, 2)).softmax(2)
+
+    def looking(self, x: Tensor, token: Token) -> tuple[int, int]:
+        return place(token, *x.shape[2:])
+
+    def position_map(self, x: Tensor, token: Token, grid: Grid | None) -> Tensor:
+        """The row of the attention of the position that looks."""
+        h, w = x.shape[2:]
+        row, col = self.looking(x, token)
+        found: Tensor = self.affinity(x)[:, row * w + col].unflatten(1, (-(-h // self.stride), -(-w // self.stride)))
+        return found
 
     def queries_and_keys(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """What the affinity is made of: the softmax of their products, scales included."""

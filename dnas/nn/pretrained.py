@@ -10,10 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dnas.errors import UserError
+from dnas.nn.looked import Grid
 from dnas.nn.weights_file import published
 
-Grid = tuple[int, int]
-"""Patches along height and width."""
 SHOWN = 3
 """Names of entries in the line for people."""
 

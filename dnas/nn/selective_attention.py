@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.dcs_attention import ChannelSelection, Selecting
 from dnas.nn.non_local import NonLocalModule
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
@@ -133,7 +133,7 @@ class UnselectiveAttentionModule(NonLocalModule):
         return found
 
 
-class SelectiveAttentionModule(UnselectiveAttentionModule):
+class SelectiveAttentionModule(UnselectiveAttentionModule, Selecting):
     """x (B, C, H, W) -> the same shape."""
 
     def __init__(self, spec: SelectiveAttention, c: Channels, builder: Builder) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.nn.gates import gate, zero
+from dnas.nn.looked import Looked
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Builder, Spec
@@ -35,8 +36,10 @@ class SqueezeExcite(Spec):
         return SqueezeExciteModule(x.channels, self.squeezed(x.channels), builder)
 
 
-class SqueezeExciteModule(nn.Module):
+class SqueezeExciteModule(Looked):
     """x (B, C, H, W) -> the same shape."""
+
+    channel_word, gates_channels = "gate", True
 
     def __init__(self, c: Channels, c_mid: Channels, builder: Builder) -> None:
         super().__init__()
@@ -53,6 +56,9 @@ class SqueezeExciteModule(nn.Module):
     def gates(self, x_BCHW: Tensor) -> Tensor:
         """What every channel is multiplied by (B, C, 1, 1)."""
         return gate(self.perceptron(x_BCHW.mean((2, 3))))[:, :, None, None]
+
+    def channel_use(self, x: Tensor) -> Tensor:
+        return self.gates(x)[:, :, 0, 0]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW * self.gates(x_BCHW)

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from dnas.errors import UserError
 from dnas.nn.chain import Skip
 from dnas.nn.dcs_attention import ChannelSelection, DCSAttention
-from dnas.nn.pretrained import BackbonePart, Grid
+from dnas.nn.looked import Grid, Looked, Token
+from dnas.nn.pretrained import BackbonePart
 from dnas.nn.selective_attention import LimitedSelection, SelectiveAttention
 from dnas.space import cost
 from dnas.space.canonical import added
@@ -193,8 +194,10 @@ class TransformerStageModule(BackbonePart):
         return _as_map(tokens_BNC)
 
 
-class Block(nn.Module):
+class Block(Looked):
     """One encoder block: tokens (B, N, C) -> the same shape."""
+
+    over_positions = True
 
     def __init__(self, c: Channels, heads: int, select: ChannelSelection | None) -> None:
         super().__init__()
@@ -202,6 +205,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(c.size, eps=1e-6)
         self.self_attention = nn.MultiheadAttention(c.size, heads, batch_first=True)  # its parameters, by their names
         self.select = select
+        self.channel_word = "share selected" if select is not None else ""
         self.ln_2 = nn.LayerNorm(c.size, eps=1e-6)
         hidden, out = nn.Linear(c.size, 4 * c.size), nn.Linear(4 * c.size, c.size)
         self.mlp = nn.ModuleDict({"0": hidden, "3": out})
@@ -223,6 +227,23 @@ class Block(nn.Module):
         """The attention (B, N, N), the mean over the heads, that `forward` never holds: for looking at a few images."""
         q, k = self.queries_and_keys(x_BNC)
         return (q @ k.transpose(2, 3)).softmax(3).mean(1)
+
+    @property
+    def selection(self) -> ChannelSelection | None:
+        return self.select
+
+    def position_map(self, x: Tensor, token: Token, grid: Grid | None) -> Tensor:
+        """Where the class token looks, among the patches."""
+        return self.by_place(self.affinity(x)[:, 0], x, grid)
+
+    def opened(self, x: Tensor) -> Tensor | None:
+        return None if self.select is None else self.select.opened(self.ln_1(x))
+
+    def by_place(self, values_BN: Tensor, x: Tensor, grid: Grid | None) -> Tensor:
+        """Those of the patches: the class token has no place."""
+        assert grid is not None
+        found: Tensor = values_BN[:, 1:].unflatten(1, grid)
+        return found
 
     def queries_and_keys(self, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """What the affinity of every head is made of (B, heads, N, C / heads): the softmax of their products."""

@@ -17,7 +17,7 @@ def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
     spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("selective"))
     net = ReIDNet(spec, image(32, 16), 3).eval()
     site = sites_of(net, spec)[-1]
-    selection = site.selection
+    selection = site.module.selection
     assert selection is not None
     channels = len(selection.logits.bias)
     nn.init.constant_(selection.logits.bias, -1.0)
