@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from dnas.eval.measure import Measure
 from dnas.nn.attention import attention
 from dnas.nn.backbones import STAGES, backbone
 from dnas.nn.chain import Chain, Skip
-from dnas.nn.vit import TransformerStage
+from dnas.nn.vit_stage import cell_of
 from dnas.run.config import from_plain
 from dnas.run.folder import RunFolder
 from dnas.run.paths import with_paths
@@ -101,19 +100,13 @@ def attention_cells(config: RetrainConfig) -> tuple[str, list[Spec]]:
 
 
 def attention_sites(spec: Spec) -> dict[int, Spec]:
-    """Stage number -> the attention cell after it (or none) in a filled description.
-
-    A site is the last part of a chain that is called "stage N"; in a vision transformer it is inside the blocks.
-    """
+    """Stage number (`Chain.stage`) -> its attention cell (or none) in a filled description."""
     found: dict[int, Spec] = {}
     for part in spec.parts if isinstance(spec, Chain) else ():
-        match = re.fullmatch(r"stage ?(\d+)", part.name) if isinstance(part, Chain) else None
-        if match and isinstance(part, Chain):
-            last = part.parts[-1]
-            if isinstance(last, TransformerStage):
-                last = last.cell
-            if last.attention or last.idle:
-                found[int(match[1])] = last
+        if isinstance(part, Chain) and part.stage:
+            cell = cell_of(part)
+            if cell is not None:
+                found[part.stage] = cell
     return found
 
 

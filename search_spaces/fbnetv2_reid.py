@@ -66,7 +66,7 @@ class Plan:
         """Blocks, then attention: open if there are several cells."""
         name = f"stage{number}"
         last = site(f"{name}.attention", cells) if len(cells) > 1 else attention(cells[0])
-        return Chain((*self.blocks(name, row), last), name=name)
+        return Chain((*self.blocks(name, row), last), name=name, stage=number)
 
     def spec(self, cells: tuple[str, ...]) -> Chain:
         stages = (self.stage(number, row, cells) for number, row in enumerate(self.rows, start=1))

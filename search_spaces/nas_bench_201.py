@@ -74,5 +74,5 @@ def nas_bench_201(name: str = "nas_bench_201", channels: int = 16, cells: int = 
     for stage in range(1, 4):
         if stage > 1:
             parts.append(ResidualReduction(channels * 2 ** (stage - 1)))
-        parts.append(Chain((cell,) * cells, name=f"stage{stage}"))
+        parts.append(Chain((cell,) * cells, name=f"stage{stage}", stage=stage))
     return Space(name, Chain((*parts, NormReLU())), side, side, f"NAS-Bench-201: {cells} cells a stage, 5 operations")

@@ -14,7 +14,7 @@ from search_spaces.attention_sites import attention_sites
 SITES = {
     "attention_sites_resnet50": ("resnet50", tuple(ATTENTION)),
     "attention_sites_mobilenet_v2": ("mobilenet_v2", tuple(ATTENTION)),
-    "attention_sites_vit_s_16": ("vit_s_16", ("none", "dcs")),
+    "attention_sites_vit_s_16": ("vit_s_16", tuple(name for name in ATTENTION if name != "selective")),
 }
 """Large ones, tested at an eighth of their width."""
 

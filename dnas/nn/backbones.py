@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from torchvision.models._utils import _make_divisible
 
 from dnas.errors import UserError
 from dnas.nn.chain import Chain, Skip
-from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.mobilenet import MobileNetConv, MobileNetStage
 from dnas.nn.osnet import OSNetHead, OSNetStage, OSNetStem
 from dnas.nn.resnet import ResNetStage, ResNetStem
-from dnas.nn.selective_attention import SelectiveAttention
 from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
-from dnas.space.spec import OneOf, Spec
+from dnas.nn.vit_stage import stage_parts
+from dnas.space.spec import Spec
 
 STAGES = 4
 """Of every fixed backbone."""
@@ -38,7 +36,7 @@ def resnet(
     strides = (1, 2, 2, 1) if not small else (2, 2, 2, 1)
     for stage, (count, stride) in enumerate(zip(blocks, strides, strict=True), start=1):
         layer = ResNetStage(stage, base * 2 ** (stage - 1), count, stride, bottleneck)
-        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}"))
+        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}", stage=stage))
     return Chain(tuple(parts))
 
 
@@ -60,7 +58,10 @@ def mobilenet_v2(width: float, small: bool, attention: Attention) -> Chain:
             groups[-1].append(layer)
     merged = [groups[0] + groups[1], groups[2], groups[3][:2], groups[3][2:]]
     stem = MobileNetConv(scaled(32), 3, 1 if small else 2)
-    stages = [Chain((*group, attention(stage)), name=f"stage {stage}") for stage, group in enumerate(merged, start=1)]
+    stages = [
+        Chain((*group, attention(stage)), name=f"stage {stage}", stage=stage)
+        for stage, group in enumerate(merged, start=1)
+    ]
     last = MobileNetConv(scaled(1280) if width > 1 else 1280, kernel=1, index=index)
     return Chain((stem, *stages, last))
 
@@ -71,10 +72,10 @@ def osnet(scale: float, width: float, small: bool, attention: Attention) -> Chai
     Its attention sites are the four of the others: after the stem (stage 1) and after each of its stages.
     """
     widths = [max(8, round(channels * scale * width)) for channels in (64, 256, 384, 512)]
-    parts: list[Spec] = [Chain((OSNetStem(widths[0], small), attention(1)), name="stage 1")]
+    parts: list[Spec] = [Chain((OSNetStem(widths[0], small), attention(1)), name="stage 1", stage=1)]
     for stage in (2, 3, 4):
         layer = OSNetStage(stage, widths[stage - 1], blocks=2, reduce=stage < 4)
-        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}"))
+        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}", stage=stage))
     return Chain((*parts, OSNetHead(widths[3], max(32, round(512 * min(width, 1.0))))))
 
 
@@ -85,7 +86,7 @@ def swin(width: int, depths: tuple[int, int, int, int], scale: float, small: boo
     for stage, depth in enumerate(depths, start=1):
         factor = 2 ** (stage - 1)
         layer = SwinStage(2 * stage - 1, 32 * heads * factor, depth, heads * factor, merge=stage > 1)
-        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}"))
+        parts.append(Chain((layer, attention(stage)), name=f"stage {stage}", stage=stage))
     return Chain((*parts, SwinNorm()))
 
 
@@ -94,7 +95,7 @@ def vit(
 ) -> Chain:
     """A vision transformer in four stages. `small`: half the patch size, for small images.
 
-    Its stages take `none`, `dcs` or `selective` (inside their blocks); other cells have no place between tokens.
+    `dcs` and `selective` work inside the blocks of a stage, other cells on its patches (`dnas.nn.vit_stage`).
 
     Args:
         stride: of the patches, below their size where they overlap (TransReID, arXiv 2102.04378); 0: their size.
@@ -102,16 +103,11 @@ def vit(
     size = patch // 2 if small else patch
     channels = max(heads, round(width * scale / heads) * heads)
 
-    def blocks(stage: int, cell: Spec) -> Spec:
-        if isinstance(cell, OneOf):
-            return OneOf(cell.key, {name: blocks(stage, option) for name, option in cell.options.items()})
-        if not isinstance(cell, Skip | DCSAttention | SelectiveAttention):
-            allowed = f"a vision transformer's stage {stage} allows: none, dcs, selective"
-            raise UserError(f"attention: found '{cell.label}', {allowed}")
-        stage_ = TransformerStage((stage - 1) * depth // 4, depth // 4, heads, select=not isinstance(cell, Skip))
-        return replace(stage_, kind="selective") if isinstance(cell, SelectiveAttention) else stage_
-
-    stages = [Chain((blocks(stage, attention(stage)),), name=f"stage {stage}") for stage in range(1, 5)]
+    stages = []
+    for stage in range(1, STAGES + 1):
+        blocks = TransformerStage((stage - 1) * depth // STAGES, depth // STAGES, heads)
+        parts = stage_parts(blocks, attention(stage), last=stage == STAGES)
+        stages.append(Chain(parts, name=f"stage {stage}", stage=stage))
     return Chain((PatchTokens(channels, size, stride or size), *stages, ClassToken()))
 
 

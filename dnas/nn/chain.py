@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dnas.space.canonical import mark
 from dnas.space.cost import Cost
 from dnas.space.holes import Shape
 from dnas.space.spec import Builder, Composite, Leaf, Spec
@@ -14,10 +15,16 @@ from dnas.space.spec import Builder, Composite, Leaf, Spec
 
 @dataclass(frozen=True)
 class Chain(Composite):
-    """Parts in sequence; `name` titles the group in drawings."""
+    """Parts in sequence.
+
+    Args:
+        name: titles the group in drawings.
+        stage: which stage of a backbone this is, counted from one; 0: none.
+    """
 
     parts: tuple[Spec, ...]
     name: str = ""
+    stage: int = mark(0)
 
     @property
     def label(self) -> str:

@@ -1,12 +1,11 @@
 """The outputs of a network's stages on their way through: what a loss on attention acts on.
 
-A stage is a part of the backbone's chain that is called "stage N"; its last part is the attention cell, if it has one.
+A stage is a part of the backbone's chain that is marked as one; its last part is the attention cell, if it has one.
 In a vision transformer the attention is inside.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ class Stages:
         found = {
             number: part.out(entering).channels.size
             for number, (part, entering) in enumerate(steps)
-            if isinstance(part, Chain) and re.fullmatch(r"stage ?\d+", part.name)
+            if isinstance(part, Chain) and part.stage
         }
         return Stages(tuple(found), tuple(found.values()))
 

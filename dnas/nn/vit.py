@@ -57,7 +57,7 @@ class PatchTokens(Spec):
 
     def out(self, x: Shape) -> Shape:
         h, w = self.grid(x)
-        return Shape(Channels.of(self.width), h * w + 1, 1)
+        return Shape(Channels.of(self.width), h * w + 1, 1, (h, w))
 
     def cost(self, x: Shape) -> cost.Cost:
         h, w = self.grid(x)

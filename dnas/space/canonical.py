@@ -14,7 +14,7 @@ from dataclasses import Field, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-BEFORE = "before"
+BEFORE, MARK = "before", "mark"
 
 
 def added(default: T, before: T) -> T:
@@ -27,10 +27,15 @@ def added(default: T, before: T) -> T:
     return field(default=default, metadata={BEFORE: before})
 
 
+def mark(default: T) -> T:
+    """A field that says what a part is and changes nothing of what is computed: never in the hash."""
+    return field(default=default, metadata={MARK: True})
+
+
 def plain(spec: Any) -> Any:
-    """A description as JSON values, class names included; without added fields that do what was done before."""
+    """A description as JSON values, class names included; no marks, no added fields that do what was done before."""
     if is_dataclass(spec) and not isinstance(spec, type):
-        values = {f.name: getattr(spec, f.name) for f in fields(spec) if not _as_before(spec, f)}
+        values = {f.name: getattr(spec, f.name) for f in fields(spec) if not _left_out(spec, f)}
         return {"is": type(spec).__name__, **{name: plain(value) for name, value in values.items()}}
     if isinstance(spec, Mapping):
         return {name: plain(part) for name, part in spec.items()}
@@ -39,8 +44,10 @@ def plain(spec: Any) -> Any:
     return spec
 
 
-def _as_before(spec: Any, part: Field[Any]) -> bool:
-    return BEFORE in part.metadata and bool(getattr(spec, part.name) == part.metadata[BEFORE])
+def _left_out(spec: Any, part: Field[Any]) -> bool:
+    return MARK in part.metadata or (
+        BEFORE in part.metadata and bool(getattr(spec, part.name) == part.metadata[BEFORE])
+    )
 
 
 def digest(spec: Any) -> str:

@@ -8,7 +8,9 @@ Holes with one key share one decision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from dnas.space.canonical import mark
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ class Channels:
 
 @dataclass(frozen=True)
 class Shape:
-    """What flows along an edge: channels x height x width (positions, not pixels of the input)."""
+    """What flows along an edge: channels x height x width (positions, not pixels of the input).
+
+    `grid`: of tokens in a row (height x 1), a class token and then patches, how many rows and columns of patches.
+    """
 
     channels: Channels
     height: int
     width: int
+    grid: tuple[int, int] | None = mark(None)
 
     @property
     def positions(self) -> int:
@@ -79,7 +85,7 @@ class Shape:
         return Shape(self.channels, -(-self.height // stride), -(-self.width // stride))
 
     def with_channels(self, channels: Channels) -> Shape:
-        return Shape(channels, self.height, self.width)
+        return replace(self, channels=channels)
 
     def __str__(self) -> str:
         return f"{self.channels} x {self.height} x {self.width}"

@@ -229,7 +229,7 @@ def _fill(spec: Any, choices: Choices) -> Any:
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision of a space: its key and the options in order; `idle`: which of them are no operation."""
+    """One decision of a space: its key and the options in order; `idle`: which of them are no operation anywhere."""
 
     key: str
     options: tuple[Choice, ...]
@@ -254,8 +254,9 @@ def decisions(spec: Any) -> dict[str, Decision]:
             idle = tuple(k for k, option in enumerate(hole.options.values()) if option.idle)
             decision = Decision(hole.key, tuple(hole.options), "operation", idle)
         known = found.setdefault(hole.key, decision)
-        if known != decision:
+        if (known.options, known.kind) != (decision.options, decision.kind):
             raise UserError(f"hole {hole.key}: used with options {known.options} and with {decision.options}")
+        found[hole.key] = replace(known, idle=tuple(k for k in known.idle if k in decision.idle))
     return found
 
 

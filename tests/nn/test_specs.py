@@ -11,12 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from dnas.nn.attention import ATTENTION
 from dnas.nn.backbones import BACKBONES, backbone
 from dnas.nn.builder import PlainBuilder
+from dnas.nn.cbam_spatial import CBAMSpatial
 from dnas.nn.cell_operations import HalfThen, NormConv, Pool, SeparableConv, Zero
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.dense_cell import DenseCell, NormReLU, ResidualReduction
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.nn.patch_cell import PatchCell
 from dnas.nn.selective_attention import SelectiveAttention
 from dnas.space.cost import Cost
 from dnas.space.holes import Channels, Shape
@@ -71,12 +73,15 @@ SPECS: dict[str, tuple[Spec, Shape]] = {
     "small osnet": (backbone("osnet_x1_0", 0.5, small=True), image(24, 16)),
     "small swin": (backbone("swin_t", 0.34, small=True), image(30, 22)),
     "selective stride 2": (SelectiveAttention(stride=2), INPUT),
-    "vit with selection": (
-        backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage: SelectiveAttention()),
-        image(24, 16),
-    ),
+    "cell on patches": (PatchCell(CBAMSpatial()), Shape(Channels.of(12), 13, 1, (4, 3))),
+    **{
+        f"vit with {name}": (
+            backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage, s=spec: s),
+            image(24, 16),
+        )
+        for name, spec in ATTENTION.items()
+    },
     "overlapping vit": (backbone("vit_tiny_16", 0.25, stride=12), image(50, 33)),
-    "vit with dcs": (backbone("vit_tiny_16", 0.25, small=True, attention=lambda stage: DCSAttention()), image(24, 16)),
     "small resnet18": (backbone("resnet18", 0.25, small=True), image(24, 16)),
     "small mobilenet": (backbone("mobilenet_v2", 0.25, small=True), image(24, 16)),
 }

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from dnas.errors import UserError
-from dnas.nn.attention import ATTENTION
+from dnas.nn.attention import ATTENTION, site
+from dnas.nn.backbones import backbone
 from dnas.space.genotype import Genotype
 from dnas.space.graph import graph
-from dnas.space.spec import decisions
+from dnas.space.spec import decisions, fill
 from retrain.config import RetrainConfig
-from retrain.models import attention_cells, pick_model
+from retrain.models import attention_cells, attention_sites, pick_model
 from search_spaces import SPACES
 
 
@@ -51,7 +52,7 @@ def test_a_searched_attention_goes_onto_a_backbone(backbone: str, tmp_path: Path
     assert sum("DCS" in str(data) for _, data in nodes) == 1
 
 
-def test_three_stages_leave_the_fourth_alone_and_a_transformer_takes_dcs_alone(tmp_path: Path) -> None:
+def test_three_stages_leave_the_fourth_alone_and_a_transformer_takes_dcs_inside(tmp_path: Path) -> None:
     three = found(tmp_path, "tiny_reid", stage1="dcs", stage3="dcs")
     assert attention_cells(config(genotype=three, backbone="resnet18"))[1] == [
         ATTENTION[cell] for cell in ("dcs", "none", "dcs", "none")
@@ -60,9 +61,17 @@ def test_three_stages_leave_the_fourth_alone_and_a_transformer_takes_dcs_alone(t
     assert vit.spec == pick_model(config(backbone="vit_tiny_16", attention="dcs,none,dcs,none")).spec
     back = found(tmp_path, "attention_sites_vit_s_16", stage2="dcs")
     assert attention_cells(config(genotype=back, backbone="resnet18"))[1][1] == ATTENTION["dcs"]
-    wrong = found(tmp_path, "tiny_reid", stage2="se")
-    with pytest.raises(UserError, match="a vision transformer's stage 2 allows: none, dcs"):
-        pick_model(config(genotype=wrong, backbone="vit_tiny_16"))
+
+
+def test_what_a_transformer_was_found_with_goes_back() -> None:
+    """Inside its blocks or on its patches, closed or filled."""
+    cells = ("se", "dcs", "none", "non_local")
+    closed = backbone("vit_tiny_16", attention=lambda stage: ATTENTION[cells[stage - 1]])
+    opened = backbone("vit_tiny_16", attention=lambda stage: site(f"stage{stage}.attention", tuple(ATTENTION)))
+    filled = fill(opened, {f"stage{n}.attention": cell for n, cell in enumerate(cells, start=1)})
+    expected = {stage: ATTENTION[cell] for stage, cell in enumerate(cells, start=1)}
+    assert attention_sites(closed) == attention_sites(filled) == expected
+    assert all(decision.options[k] != "none" for decision in decisions(opened).values() for k in decision.idle)
 
 
 def test_what_has_no_place_is_said(tmp_path: Path) -> None:
@@ -75,7 +84,7 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
         "from dnas.nn.chain import Chain\n"
         "from dnas.nn.conv import ConvNormAct\n"
         "from dnas.space.spec import Space\n"
-        "stages = tuple(Chain((ConvNormAct(8), site(f'stage{n}.attention', ('none', 'se'))), f'stage{n}')"
+        "stages = tuple(Chain((ConvNormAct(8), site(f'stage{n}.attention', ('none', 'se'))), f'part {n}', stage=n)"
         " for n in range(1, 6))\n"
         "SPACE = Space('five', Chain(stages), 32, 16)\n"
     )

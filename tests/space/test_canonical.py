@@ -9,7 +9,7 @@ import pytest
 from dnas.nn.attention import ATTENTION
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
-from dnas.space.canonical import added, digest, plain
+from dnas.space.canonical import added, digest, mark, plain
 from search_spaces import SPACES
 
 SHIPPED = {
@@ -63,3 +63,11 @@ def test_a_field_that_came_later() -> None:
 def test_everything_else_is_in_the_hash() -> None:
     specs = [ConvNormAct(8), ConvNormAct(8, 5), ConvNormAct(8, stride=2), ConvNormAct(8, activation=False), Skip()]
     assert len({digest(Chain((spec,))) for spec in specs}) == len(specs)
+
+
+def test_a_mark_is_not_in_the_hash() -> None:
+    """It says what a part is and changes nothing that is computed."""
+    assert (
+        digest(described(("stage", int, mark(0)))) == digest(described(("stage", int, mark(3)))) == digest(described())
+    )
+    assert Chain((Skip(),), stage=1) != Chain((Skip(),), stage=2)
