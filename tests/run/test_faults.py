@@ -152,8 +152,10 @@ def test_other_settings_are_named_and_refused_unless_forced(
     assert main(["retrain", "--resume", out, *changed]) == 2
     error = capsys.readouterr().err
     assert "--resume: loss.eta: the run has 0.3, found 0.1; optim.epochs: the run has 3, found 5 (--force" in error
+    assert main(["retrain", "--resume", out, "--out", "x"]) == 2
+    assert "--out: not with --resume" in capsys.readouterr().err
     assert main(["retrain", "--resume", out, "--data", "x"]) == 2
-    assert "--data: not with --resume" in capsys.readouterr().err
+    assert "not there" in capsys.readouterr().err
     assert main(["retrain", "--resume", out, "--optim.optimiser", "sgd", "--force"]) == 2
     assert "in a run that goes on optim.optimiser cannot be changed" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "other"), "--force"]) == 2

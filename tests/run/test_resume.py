@@ -17,11 +17,21 @@ from dnas.errors import UserError
 from dnas.run.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from dnas.run.folder import RunFolder
 from dnas.run.position import CheckpointConfig, Interrupted, Pauses, Position, Stop
+from tests.data.test_classes import pictures
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 RUNS = {
     "search": ["--holdout", "0.4", "--space", "tiny_reid_dcs", "--loss.refresh", "epoch", "--loss.eta_warmup", "0"],
     "search sampled": ["--holdout", "0.4", "--arch.mode", "sampled", "--arch.weights_only", "0"],
+    "search joint": [
+        *("--holdout", "0.4", "--arch.mode", "sampled", "--arch.data", "joint", "--arch.weights_only", "0"),
+        *("--train.ema", "0.9", "--train.accumulate", "2", "--train.clip", "1.0", "--train.amp", "bf16"),
+    ],
+    "search classes": ["--task", "classify", "--holdout", "0.4", "--optim.batch", "4", "--arch.weights_only", "0"],
+    "retrain classes": [
+        *("--task", "classify", "--backbone", "resnet18", "--backbone_width", "0.125", "--optim.batch", "4"),
+        *("--loss.eta_warmup", "0", "--loss.refresh", "epoch"),
+    ],
     "retrain": ["--backbone", "resnet18", "--backbone_width", "0.125", "--attention", "dcs", "--loss.eta_warmup", "0"],
     "retrain all": [
         *("--backbone", "osnet_x0_25", "--backbone_small", "true", "--train.ema", "0.9", "--train.accumulate", "2"),
@@ -55,7 +65,8 @@ def test_every_step_can_be_the_last(
 ) -> None:
     """Interrupted after every single step of two epochs, one run after the other."""
     verb = name.split()[0]
-    road = [*SMALL, "--data", str(pedestrians), "--device", "cpu", "--optim.epochs", "2", *RUNS[name]]
+    data = pictures(tmp_path / "classes", {"a": 12, "b": 12}) if "classes" in name else pedestrians
+    road = [*SMALL, "--data", str(data), "--device", "cpu", "--optim.epochs", "2", *RUNS[name]]
     assert main([verb, *road, "--out", str(tmp_path / "whole")]) == 0
     after_step = Pauses.after_step
 
