@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dnas.data.images import Images
 from dnas.eval.embed import embed
-from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.channel_selection import ChannelSelection
 from dnas.nn.network import Network
 from dnas.nn.non_local import NonLocalModule
 from dnas.nn.vit import Block

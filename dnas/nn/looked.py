@@ -6,12 +6,9 @@ Shapes: B batch, N tokens, C channels, H W.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.channel_selection import ChannelSelection
 
 Grid = tuple[int, int]
 """Patches along height and width."""

@@ -33,7 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.dcs_attention import ChannelSelection, Selecting
+from dnas.nn.channel_selection import ChannelSelection
+from dnas.nn.dcs_attention import Selecting
 from dnas.nn.non_local import NonLocalModule
 from dnas.space import cost
 from dnas.space.holes import Channels, Shape

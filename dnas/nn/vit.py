@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from dnas.errors import UserError
 from dnas.nn.chain import Skip
-from dnas.nn.dcs_attention import ChannelSelection, DCSAttention
+from dnas.nn.channel_selection import ChannelSelection
+from dnas.nn.dcs_attention import DCSAttention
 from dnas.nn.looked import Grid, Looked, Token
 from dnas.nn.pretrained import BackbonePart
 from dnas.nn.selective_attention import LimitedSelection, SelectiveAttention

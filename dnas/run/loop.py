@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dnas.eval.selection import selection_warnings
-from dnas.nn.dcs_attention import set_temperature
+from dnas.nn.channel_selection import set_temperature
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dnas.cli import main
-from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.channel_selection import ChannelSelection
 from dnas.run.folder import RunFolder
 
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.epochs", "2",

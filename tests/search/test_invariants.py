@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.dcs_attention import ChannelSelection
+from dnas.nn.channel_selection import ChannelSelection
 from dnas.nn.reid_net import ReIDNet
 from dnas.search.elastic import SharedInvertedResidual
 from dnas.search.relaxation import Relaxation

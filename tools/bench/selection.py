@@ -43,7 +43,7 @@ from dnas.eval.selection import other_masks, replaced_masks, selection_report, s
 from dnas.loss.objective import LossConfig, Objective
 from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
-from dnas.nn.dcs_attention import ChannelSelection, set_temperature
+from dnas.nn.channel_selection import ChannelSelection, set_temperature
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.parameters import set_rate
 from dnas.run.schedules import OptimConfig, geometric, make_optimiser
