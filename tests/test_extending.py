@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from dnas.cli import main
-from dnas.cli.own import _kinds
+from dnas.cli.own import _kinds, register
+from dnas.nn.attention import attention
+from dnas.nn.backbones import backbone
+from dnas.nn.reid_net import ReIDNet
 from dnas.run.folder import RunFolder
+from dnas.space.spec import image
+from retrain.sites import sites_of
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs/extending.md").read_text(), re.S)
 NAMES = ("balanced", "dirichlet", "strongest", "plain")
@@ -86,6 +93,25 @@ def test_an_attention_cell_on_a_backbone(own: dict[str, str], pedestrians: Path,
     learnt = [value for name, value in state.items() if name.endswith("conv.weight") and value.dim() == 3]
     assert len(learnt) == 2
     assert all(bool(value.any()) for value in learnt)
+    drawn = ["draw", "channels", str(tmp_path / "run"), *words[words.index("--own") : words.index("--backbone")]]
+    assert main([*drawn, "--device", "cpu", "-o", str(tmp_path / "channels.svg")]) == 0
+    assert (tmp_path / "channels.svg").read_text().count("strongest k3") == 2
+
+
+def test_an_attention_cell_on_the_patches_of_a_transformer(own: dict[str, str]) -> None:
+    register([own["strongest"]])
+    spec = backbone("vit_tiny_16", 0.125, small=True, attention=lambda stage: attention("strongest"))
+    network = ReIDNet(spec, image(32, 16), 3).eval()
+    sites = [site for site in sites_of(network, spec) if site.module.gates_channels]
+    assert [site.name for site in sites] == [f"stage {n}: strongest k3 on patches" for n in range(1, 5)]
+    images = torch.randn(2, 3, 32, 16)
+    plain = network.embed(images)
+    for site in sites:  # each reaches the class token, the last one too
+        (weight,) = site.module.parameters()
+        nn.init.constant_(weight, 1.0)
+        assert not torch.allclose(network.embed(images), plain)
+        nn.init.zeros_(weight)
+    torch.testing.assert_close(network.embed(images), plain)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is selected, by place: in a feature map and among the patches of a transformer."""
+"""What is shown of attention: where positions look, and what is selected, in a map and among patches."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.space.spec import image
-from retrain.sites import entering, selection_by_place, sites_of
+from retrain.sites import channel_use, entering, position_maps, selection_by_place, sites_of
 
 
 @pytest.mark.parametrize(("name", "grid"), [("resnet18", (4, 2)), ("vit_tiny_16", (4, 2))])
@@ -40,3 +40,24 @@ def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
     gate = backbone("resnet18", 0.125, small=True, attention=lambda stage: attention("se"))
     net = ReIDNet(gate, image(32, 16), 3)
     assert selection_by_place(net, sites_of(net, gate)[0], torch.randn(2, 8, 4, 2)) is None
+
+
+def test_where_a_position_looks() -> None:
+    """The row of the attention of one position, in plain loops; on the patches of a transformer as on a map."""
+    for name in ("resnet18", "vit_tiny_16"):
+        spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("non_local"))
+        net = ReIDNet(spec, image(48, 16), 3).eval()
+        site = next(site for site in sites_of(net, spec) if "non-local" in site.name)
+        with torch.no_grad(), entering([site.module]) as given:
+            net.embed(torch.randn(2, 3, 48, 16))
+        x = given[0][0]
+        h, w = x.shape[2:]
+        found = position_maps(net, site, x, (0.5, 0.99))
+        assert found.shape == (2, h, w)
+        assert site.module.looking(x, (0.5, 0.99)) == (h // 2, w - 1)
+        for b in range(2):
+            one = x[b, :, h // 2, w - 1]
+            products = torch.stack([one @ x[b, :, row, col] for row in range(h) for col in range(w)])
+            expected = (products / x.shape[1] ** 0.5).softmax(0)
+            torch.testing.assert_close(found[b].flatten(), expected)
+        assert channel_use(site, x) is None
