@@ -10,6 +10,7 @@ from dnas.nn.cbam_spatial import CBAMSpatial
 from dnas.nn.chain import Skip
 from dnas.nn.patch_cell import PatchCell
 from dnas.space.holes import Channels, Shape
+from dnas.space.latency import operations
 from dnas.space.spec import OneOf, fill
 
 TOKENS = Shape(Channels.of(5), 1 + 4 * 3, 1, grid=(4, 3))
@@ -44,3 +45,11 @@ def test_a_map_is_no_row_of_tokens() -> None:
         UserError, match="CBAM spatial k7 on patches: found a map of 5 x 13 x 1, allowed: the tokens of"
     ):
         PatchCell(CBAMSpatial()).cost(Shape(Channels.of(5), 13, 1))
+
+
+def test_latencies_are_measured_on_the_grid_and_known_without_it() -> None:
+    """What was measured of tokens before they had a grid is still found."""
+    (operation,) = operations(PatchCell(CBAMSpatial()), TOKENS).values()
+    spec, x = operation.at(operation.points()[0])
+    assert spec.build(x, PlainBuilder())(torch.randn(1, 5, 13, 1)).shape == (1, 5, 13, 1)
+    assert "grid" not in operation.name
