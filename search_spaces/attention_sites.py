@@ -1,7 +1,7 @@
 """`attention_sites`: a fixed backbone with a hole after every stage: which attention, or none.
 
 Published weights load into the supernet (`dnas search --weights FILE`), and the search finds where attention pays.
-A vision transformer has channel selection (DCS) inside the blocks of a stage, or not.
+A vision transformer has channel selection inside the blocks of a stage, other cells on its patches.
 """
 
 from __future__ import annotations
