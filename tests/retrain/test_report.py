@@ -72,13 +72,14 @@ def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     assert main(["report", *names, "-o", str(file), "--images", "2", "--device", "cpu"]) == 0
     page = Page(file.read_text())
     text = " ".join(page.words)
+    said = json.loads((runs / "search" / "genotype.json").read_text())["search"]["health"]["warnings"]
     assert page.stack == []
     assert [i for i, n in page.ids.items() if n > 1] == []
     for title in (
         "Comparison", "Search search", "Retraining searched", "Without and with the information bottleneck bound",
         "Accuracy over cost", "CMC curves", "Choices over time", "The course of the search", "The network it found",
         "Ranked lists, the worst queries first", "Where its attention looks", "The embedding in a plane",
-        "Which channels it selects or weighs", "Distances of same and different identities", "Health: undecided",
+        "Which channels it selects or weighs", "Distances of same and different identities", f"Health: {said[0]}",
         "Configuration", "Data and its fingerprint", "The command that makes it again:", "loss.eta",
     ):  # fmt: skip
         assert title in text, title
@@ -227,7 +228,7 @@ def test_draw_verbs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["ranked", with_bound, search], "draw ranked: found 2 runs, allowed: one"),
         (["ranked", search], "expected a retraining, found a search"),
         (["cmc", search], "compare reads retraining runs"),
-        (["plane", with_bound, "-o", "x.pdf"], "cannot draw '.pdf', allowed: .svg, .png"),
+        (["plane", with_bound, "-o", "x.bmp"], "cannot draw '.bmp', allowed: .svg, .png"),
         (["attention", with_bound, "--token", "[2,0]"], "token: found [2.0, 0.0], allowed: [ROW,COLUMN]"),
         (["dance", with_bound], "dance"),
     ):
