@@ -82,7 +82,7 @@ def test_leave_one_out_through_the_command_line(
     assert run("draw", "ranked", one, "-o", tmp_path / "ranked.png") == 0
     capsys.readouterr()
     assert run("card", one) == 0
-    assert "its own image left out (cameras ignored)" in capsys.readouterr().out
+    assert "cameras ignored, its own image left out" in capsys.readouterr().out
     words = ["retrain", "--data", pedestrians, *SMALL, *FIXED]
     assert run(*words, "--cameras", "ignore", "--out", other) == 0
     assert run(*words, "--out", tmp_path / "third") == 0
