@@ -193,7 +193,10 @@ def read_run(path: str | Path) -> Run:
     )  # with what is new since, as it was then
     settings = flat(asdict(config))
     run = Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
-    expect(summary["test"], dict.fromkeys(run.measure.shown, float), f"{folder.path}/summary.json: test")
+    where = f"{folder.path}/summary.json"
+    known = summary.get("information", {})
+    expect(known, {part: {"IB": float} for part in known}, f"{where}: information")
+    expect(summary["test"], dict.fromkeys(run.measure.shown, float), f"{where}: test")
     return run
 
 
