@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnas.cli import main
 from dnas.errors import UserError
@@ -68,7 +69,8 @@ def alive(spec: Spec, height: int, width: int) -> ReIDNet:
             nn.init.uniform_(parameter, 0.5, 1.0)
         if ".logits." in name:  # of a selection: about half of the channels
             nn.init.normal_(parameter, std=0.5)
-    net.neck.momentum = 1.0
+    for norm in (module for module in net.modules() if isinstance(module, _BatchNorm)):
+        norm.momentum = 1.0  # else a deep network puts out the same for every picture
     net.train()
     with torch.no_grad():
         for _ in range(3):
