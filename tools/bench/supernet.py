@@ -192,7 +192,7 @@ def step_parts(state: Search) -> dict[str, Step]:
     output = state.net(inputs)
 
     def objective() -> None:
-        leaves = Output(*(tensor.detach().requires_grad_() for tensor in output))
+        leaves = Output(*(tensor.detach().requires_grad_() for tensor in output[:3]))
         torch.stack(list(state.task.objective(leaves, labels, 1.0).values())).sum().backward()
 
     return {
