@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import yaml
 from dnas.cli import main, training
 from dnas.data.splits import Split
 from dnas.errors import UserError
+from dnas.run.config import from_plain
 from dnas.run.device import pick_device
 from dnas.run.files import read_yaml
+from dnas.run.sweep import SweepConfig
 from retrain.config import RetrainConfig
 from retrain.load import load
 from retrain.train import retrain
@@ -27,8 +30,8 @@ def test_numbers_of_yaml(text: str, tmp_path: Path) -> None:
     assert read_yaml(file) == {"optim": {"lr": 1e-4}, "data": "1e4x", "out": "e5", "space": "v1e-4"}
     words = ["--config", str(file), "--backbone", "resnet18"]
     file.write_text(f"optim: {{lr: {text}}}\ndata: d\nout: o\n")
-    training.check_config_files("retrain", words)
-    assert training.parser("retrain").parse_args(words)["optim.lr"] == 1e-4
+    from_file = training.with_config_files("retrain", ["--config", str(file), "--backbone", "resnet18"])
+    assert training.parser("retrain").parse_args(from_file)["optim.lr"] == 1e-4
     assert training.parser("retrain").parse_args([*words, "--optim.lr", text])["optim.lr"] == 1e-4
 
 
@@ -40,6 +43,37 @@ def test_none_is_null_where_the_help_says_so() -> None:
     assert found["attention"] == found["loss.triplet"] == found["train.amp"] == "none"  # words of their own
     with pytest.raises(UserError, match=r"optim\.lr"):
         parser.parse_args([*words, "--optim.lr", "none"])
+
+
+def test_none_is_null_in_files_too(tmp_path: Path) -> None:
+    """For what may be missing, in a retraining, a search and a sweep; elsewhere it is a word, or wrong."""
+    file = tmp_path / "c.yaml"
+
+    def parsed(verb: str, text: str, *typed: str) -> dict[str, Any]:
+        file.write_text(text)
+        words = training.with_config_files(verb, ["--config", str(file), *typed])
+        return training.parser(verb).parse_args(["--data=d", "--out=o", *words]).as_flat().__dict__
+
+    text = "backbone: resnet18\nattention: none\nweights: none\nholdout_seed: none\n"
+    found = parsed("retrain", text + "loss: {beta: none, assign: none, triplet: none}\ntrain: {amp: none}\n")
+    for key in ("weights", "holdout_seed", "loss.beta", "loss.assign"):
+        assert found[key] is None, key
+    assert found["attention"] == found["loss.triplet"] == found["train.amp"] == "none"
+    assert parsed("retrain", text, "--loss.beta", "3", f"--config={file}")["loss.beta"] == 3.0
+    assert parsed("search", "weights: w.pth\narch: {weights_only: none}\n")["arch.weights_only"] is None
+    assert parsed("search", "arch: {weights_only: 0.5}\n", "--arch.weights_only", "none")["arch.weights_only"] is None
+    for text, message in (
+        ("optim: {lr: none}", r"c.yaml: optim: lr: found 'none', allowed: a number$"),
+        ("loss: {beta: nothing}", r"c.yaml: loss: beta: found 'nothing', allowed: a number or null \(none\)$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parsed("retrain", text)
+    sweep = {"verb": "search", "out": "o", "storage": "none", "settings": {"arch": {"weights_only": None}}}
+    config = from_plain(SweepConfig, {**sweep, "vary": {"budget.macs": [None, "none", "3M"]}}, "sweep.yaml")
+    assert config.storage is None
+    for params, macs in zip(config.combinations(), (None, None, "3M"), strict=True):
+        found = training.parser("search").parse_args(["--data=d", "--out=o", *config.words(params)])
+        assert (found["arch.weights_only"], found["budget.macs"]) == (None, macs)  # 0.3 where nothing is said
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

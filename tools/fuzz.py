@@ -263,8 +263,8 @@ def main() -> int:
             parser = training.parser(verb)
 
             def read(target: Path) -> None:
-                training.check_config_files(verb, ["--config", str(target)])
-                namespace = parser.parse_args(["--config", str(target), "--data", "d", "--out", "o"])
+                words = training.with_config_files(verb, ["--config", str(target)])
+                namespace = parser.parse_args([*words, "--data", "d", "--out", "o"])
                 parser.instantiate(namespace)
                 from_plain(kind, yaml.safe_load(target.read_text()), str(target))
 

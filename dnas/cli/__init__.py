@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str]) -> None:
         words = with_files(words)
         if any(word.split("=")[0] == "--resume" for word in words) and not {"-h", "--help"} & {*words}:
             return training.resume(name, words)
-        training.check_config_files(name, words)
+        words = training.with_config_files(name, words)
     verb = VERBS[name]
     verb.run(verb.parser().parse_args(words), [*words, *(f"{own.OPTION}={file}" for file in files)])
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dnas.errors import UserError
+from dnas.run.config import takes_null
 
 T = TypeVar("T")
 
@@ -29,9 +30,7 @@ class Parser(ArgumentParser):
         return super().parse_args(words, **more)
 
     def _takes_null(self, option: str) -> bool:
-        kind = getattr(self._option_string_actions.get(option), "_typehint", None)
-        options = get_args(kind)
-        return type(None) in options and not any("none" in get_args(option) for option in options)
+        return takes_null(getattr(self._option_string_actions.get(option), "_typehint", None))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UserError(" ".join(message.split()))

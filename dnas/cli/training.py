@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -111,7 +112,7 @@ def _changed(verb: str, before: Any, words: Sequence[str]) -> tuple[Any, bool]:
     from dnas.run.config import flat
 
     stored = asdict(before)
-    check_config_files(verb, words)
+    words = with_config_files(verb, words)
     typed_words = [word.split("=")[0] for word in words]
     if "--out" in typed_words:
         raise UserError("--out: not with --resume, a run goes on in its own folder")
@@ -141,19 +142,30 @@ def _typed_space(words: Sequence[str]) -> list[str]:
     return ["--space", found[-1]] if found and found[-1].endswith(".py") else []
 
 
-def check_config_files(verb: str, words: Sequence[str]) -> None:
-    """Check configuration files before the parser reads them: its messages would not name the file."""
-    from dnas.run.config import check
+def with_config_files(verb: str, words: Sequence[str]) -> list[str]:
+    """Typed words in which `--config` holds what the file says, checked: the parser's messages do not name the file.
+
+    Raises:
+        UserError: naming file and key.
+    """
+    from dnas.run.config import check, with_nulls
     from dnas.run.files import read_yaml
 
-    files = [b for a, b in pairwise(words) if a == "--config"] + [w[9:] for w in words if w.startswith("--config=")]
-    for file in files:
-        content = read_yaml(Path(file))
+    left, found = iter(words), []
+    for word in left:
+        name, _, file = word.partition("=")
+        if name != "--config":
+            found.append(word)
+            continue
+        file = file or next(left, "")
+        content = with_nulls(_config(verb), read_yaml(Path(file)))
         check(_config(verb), content, file)
         if str(content.get("space")).endswith(".py"):
             raise UserError(
                 f"{file}: space: a file of your own is run, so it must be typed: --space {content['space']}"
             )
+        found.append(f"--config={json.dumps(content)}")
+    return found
 
 
 def _runner(verb: str) -> Callable[[Namespace, Sequence[str]], None]:

@@ -36,6 +36,26 @@ def check(kind: type, content: object, where: str) -> None:
             raise UserError(f"{where}: {key}: found {value!r}, allowed: {_words(hints[key])}")
 
 
+def takes_null(hint: Any) -> bool:
+    """Whether `none` stands for null: a type that takes null, in which it is no word of its own."""
+    options = get_args(hint)
+    return type(None) in options and not any("none" in get_args(option) for option in options)
+
+
+def with_nulls(kind: type, content: Any) -> Any:
+    """What a file says, with null where it says `none` and the dataclass `kind` (nested ones too) takes null."""
+    if not isinstance(content, Mapping):
+        return content  # `check` says so
+    hints, found = get_type_hints(kind), dict(content)
+    for key, value in content.items():
+        hint = hints.get(key)
+        if is_dataclass(hint):
+            found[key] = with_nulls(hints[key], value)
+        elif value == "none" and takes_null(hint):
+            found[key] = None
+    return found
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted names."""
     found: dict[str, Any] = {}
@@ -81,18 +101,20 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(str(option) for option in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_words(option) for option in get_args(hint))
+        words = " or ".join(_words(option) for option in get_args(hint))
+        return f"{words} (none)" if takes_null(hint) else words
     if get_origin(hint) is list:
         return f"a list, each {_words(get_args(hint)[0])}"
     return "keys and values" if get_origin(hint) is dict else names.get(hint, str(hint))
 
 
 def from_plain(kind: type[T], content: Any, where: str) -> T:
-    """Build the dataclass `kind` (nested ones too) from what a run's config.yaml holds.
+    """Build the dataclass `kind` (nested ones too) from what a file holds; `none` is null where that is allowed.
 
     Raises:
         UserError: an unknown or missing key, or a value of another type.
     """
+    content = with_nulls(kind, content)
     check(kind, content, where)
     hints = get_type_hints(kind)
     values = {

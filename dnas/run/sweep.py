@@ -71,7 +71,9 @@ class SweepConfig:
             raise UserError("vary: found nothing, allowed: settings with lists of values or ranges")
         for key, values in self.vary.items():
             if not (_is_list(values) or _is_range(values)):
-                expected = "a list of numbers, words, true or false, or {low: NUMBER, high: NUMBER, log: true or false}"
+                expected = (
+                    "a list of numbers, words, true, false or null, or {low: NUMBER, high: NUMBER, log: true or false}"
+                )
                 raise UserError(f"vary: {key}: found {values!r:.100}, allowed: {expected}")
         for values in (self.settings.get("space"), *(self.vary.get("space") or ())):
             if str(values).endswith(".py"):
@@ -93,11 +95,13 @@ class SweepConfig:
     def words(self, params: Params) -> list[str]:
         """Settings of one run for the command line."""
         merged = {**flat(self.settings), **params}
-        return [f"--{key}={_word(value)}" for key, value in merged.items() if value is not None]
+        return [f"--{key}={_word(value)}" for key, value in merged.items()]
 
 
 def _is_list(values: object) -> bool:
-    if not isinstance(values, list) or not all(isinstance(value, str | int | float) for value in values):
+    if not isinstance(values, list) or not all(
+        value is None or isinstance(value, str | int | float) for value in values
+    ):
         return False
     return 0 < len({str(value) for value in values}) == len(values)
 
@@ -113,6 +117,8 @@ def _is_range(values: object) -> bool:
 def _word(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_word(part) for part in value) + "]"
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
