@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dnas.search.config import SearchConfig as SearchConfig
     from dnas.serve.gallery import Gallery as Gallery
     from dnas.serve.gallery import Match as Match
+    from dnas.serve.load import load as load
     from dnas.serve.network import Embedder as Embedder
-    from dnas.serve.network import load as load
     from dnas.serve.runs import run_retraining as run_retraining
     from dnas.serve.runs import run_search as run_search
     from retrain.config import RetrainConfig as RetrainConfig
@@ -33,7 +33,7 @@ _WHERE = {
     "Match": "dnas.serve.gallery",
     "RetrainConfig": "retrain.config",
     "SearchConfig": "dnas.search.config",
-    "load": "dnas.serve.network",
+    "load": "dnas.serve.load",
     "run_retraining": "dnas.serve.runs",
     "run_search": "dnas.serve.runs",
 }

@@ -75,7 +75,7 @@ def embed(namespace: Namespace, words: Sequence[str]) -> None:
 
 
 def add_network_and_images(parser: Parser) -> None:
-    parser.add_argument("network", type=str, help="folder of a retraining, or an exported .onnx file")
+    parser.add_argument("network", type=str, help="folder of a retraining, or an exported .onnx or .pt2 file")
     parser.add_argument("images", type=str, nargs="+", help=IMAGES)
 
 

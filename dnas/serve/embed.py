@@ -25,7 +25,8 @@ from dnas.run.files import read_json, replace_file, void, write_json
 from dnas.run.progress import CountProgress
 from dnas.serve.interface import Interface
 from dnas.serve.listing import Listing, Value, list_pictures
-from dnas.serve.network import Embedder, Vectors, load
+from dnas.serve.load import load
+from dnas.serve.network import Embedder, Vectors
 from dnas.serve.stream import embed_files
 
 FORMAT = "dnas-vectors/1"
@@ -38,7 +39,7 @@ class EmbedConfig:
     """Embed pictures: their vectors in one file.
 
     Args:
-        network: folder of a retraining, or an exported .onnx file.
+        network: folder of a retraining, or an exported .onnx or .pt2 file.
         images: files, folders (searched below), CSV manifests with a column `path`; "-": paths on standard input.
         output: .npz file to write: vectors (N, D), paths, a column of the manifests each, network, left_out.
         named: take identity and camera from file names such as 0001_c1s1_000151_00.jpg.

@@ -25,9 +25,10 @@ from dnas.data.splits import check_matches, together
 from dnas.errors import UserError
 from dnas.eval.ranking import rank
 from dnas.run.files import temporary, write_json
-from dnas.serve.exportable import Exportable, quiet, traced
+from dnas.serve.exportable import Exportable, fold, quiet, traced
+from dnas.serve.exported import CARD, onnx_runner, onnx_session, program_runner
 from dnas.serve.interface import Interface, Precision, run_interface
-from dnas.serve.network import Pixels, Vectors, onnx_session, pixels_of
+from dnas.serve.network import Pixels, Vectors, pixels_of
 from dnas.serve.prepare import Prepare
 from retrain.load import TrainedRun, load
 
@@ -108,12 +109,13 @@ def exportable(run: TrainedRun, raw: bool, precision: Precision) -> Exportable:
 
 
 def write(program: ExportedProgram, interface: Interface, file: Path) -> None:
-    """The network, with its interface in it and beside it. Batch norms after convolutions are folded in ONNX."""
+    """The network, with its interface in it and beside it. Batch norms after convolutions are folded into them."""
     names = ("onnx", "onnxscript") if file.suffix == ".onnx" else ()
     content = replace(interface, versions={**interface.versions, **{name: version(name) for name in names}}).plain()
     with temporary(file) as unfinished, quiet():
         if file.suffix == ".pt2":
-            torch.export.save(program, unfinished, extra_files={"dnas.json": json.dumps(content)})
+            fold(program)
+            torch.export.save(program, unfinished, extra_files={CARD: json.dumps(content)})
         else:
             found = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
             assert found is not None
@@ -129,11 +131,7 @@ def sidecar(file: Path) -> Path:
 
 def runner(file: Path) -> Callable[[torch.Tensor], Vectors]:
     """The file in onnxruntime, or in torch without this program's modules."""
-    if file.suffix == ".onnx":
-        session = onnx_session(file, "cpu")
-        return lambda given: np.asarray(session.run([OUTPUT], {INPUT: given.contiguous().numpy()})[0])
-    module = torch.export.load(file).module()
-    return lambda given: module(given).numpy()
+    return onnx_runner(onnx_session(file, "cpu")) if file.suffix == ".onnx" else program_runner(file)
 
 
 def check(file: Path, module: Exportable, interface: Interface, pictures: Sequence[Image.Image]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class FindConfig:
         k: pictures to find for each query.
         where: conditions on what may be found: COLUMN=VALUE (or !=, <, <=, >, >=).
         rerank: put the nearest 200 in order by k-reciprocal re-ranking.
-        network: the network of the gallery, if it is not where it was: a run folder, or an exported .onnx file.
+        network: the network of the gallery, if it is not where it was: a run folder, or an exported .onnx or .pt2 file.
         device: auto, cpu, cuda or mps.
         space: the space of the network, if it is a file of your own.
     """

@@ -23,8 +23,9 @@ from dnas.run.progress import CountProgress
 from dnas.serve import nearest
 from dnas.serve.interface import Interface, interface_of
 from dnas.serve.listing import Listing, Value, list_pictures, stamp, typed
+from dnas.serve.load import load
 from dnas.serve.nearest import Approximate, Exact, Nearest
-from dnas.serve.network import Embedder, Picture, Vectors, load
+from dnas.serve.network import Embedder, Picture, Vectors
 from dnas.serve.store import NAME, Coarse, Row, Store
 from dnas.serve.stream import embed_files
 
@@ -73,7 +74,8 @@ class Gallery:
         """A gallery that is there.
 
         Args:
-            network: the one that made it, if it is not where it was: a run folder, an exported file, or loaded.
+            network: the one that made it, if it is not where it was: a run folder, an exported file, or loaded. A
+                .pt2 file has to be named: it can run code, and where it is says a file that may be a stranger's.
             space: the space of the network, if it is a file of your own.
 
         Raises:
@@ -81,6 +83,10 @@ class Gallery:
         """
         store = Store(Path(path))
         if not isinstance(network, Embedder):
+            if network is None and store.network.endswith(".pt2"):
+                raise UserError(
+                    f"{path}: made by {store.network}, which can run code: name it yourself (--network FILE)"
+                )
             network = load(network or os.path.normpath(Path(path) / store.network), device, space)
         return Gallery(store, network)
 

@@ -10,7 +10,7 @@ from dnas.errors import check_range
 from dnas.run.device import Device
 from dnas.serve.gallery import Gallery, read_vectors
 from dnas.serve.listing import list_pictures
-from dnas.serve.network import load
+from dnas.serve.load import load
 from dnas.serve.store import Coarse
 
 
@@ -19,7 +19,7 @@ class IndexConfig:
     """Fill a gallery with the vectors of pictures, or add to it.
 
     Args:
-        network: folder of a retraining, or an exported .onnx file.
+        network: folder of a retraining, or an exported .onnx or .pt2 file.
         images: files, folders (searched below), CSV manifests with a column `path`; "-": paths on standard input; and
             .npz files of `dnas embed`.
         output: folder of the gallery.

@@ -5,7 +5,6 @@ Shapes: B batch, N pictures, D embedding, H W pixels of the network's input.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +20,7 @@ from dnas.data.picture import read_pixels
 from dnas.errors import UserError
 from dnas.run.device import Device, pick_device
 from dnas.serve.exportable import Exportable
-from dnas.serve.interface import Interface, interface_of, run_interface
+from dnas.serve.interface import Interface, run_interface
 from retrain.load import load as load_run
 
 Vectors = NDArray[np.float32]
@@ -139,71 +138,3 @@ class TorchNetwork:
             waiting = found
         if waiting is not None:
             yield waiting.float().cpu().numpy()
-
-
-class OnnxNetwork:
-    """An exported file in onnxruntime."""
-
-    def __init__(self, path: Path, device: Device) -> None:
-        self.session = onnx_session(path, device)
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        try:
-            content = json.loads(metadata.get("dnas", ""))
-        except (ValueError, RecursionError):
-            raise UserError(f"{path}: no network that this program exported (its metadata say nothing)") from None
-        self.interface, self.source = interface_of(content, str(path)), path
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(f"{path}: found {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
-        self.name = inputs[0].name
-
-    def stream(self, batches: Iterator[Pixels]) -> Iterator[Vectors]:
-        for pixels in batches:
-            given = pixels if self.interface.prepared else normalise(torch.from_numpy(pixels)).contiguous().numpy()
-            try:
-                vectors = np.asarray(self.session.run(None, {self.name: given})[0], np.float32)
-            except Exception as error:  # onnxruntime's own types, for a file whose graph is another one
-                raise UserError(f"{self.source}: does not run ({str(error).splitlines()[0][:200]})") from error
-            if vectors.shape != (len(pixels), self.interface.embedding):
-                raise UserError(f"{self.source}: found vectors of shape {vectors.shape}, not as its interface says")
-            yield vectors
-
-
-def onnx_session(path: Path, device: Device = "auto") -> Any:
-    """An onnxruntime session.
-
-    Raises:
-        UserError: onnxruntime is not installed, or the file is damaged.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("onnxruntime is not installed: pip install 'dnas-reid[serve]'") from None
-    there = onnxruntime.get_available_providers()
-    wanted = ["CUDAExecutionProvider"] if device in ("auto", "cuda") and "CUDAExecutionProvider" in there else []
-    if device not in ("auto", "cpu") and not wanted:
-        raise UserError(f"device: '{device}' is not available in this onnxruntime, allowed: auto, cpu")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[*wanted, "CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own types
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path}: cannot be read as an ONNX file ({reason})") from error
-
-
-def load(path: str | Path, device: Device = "auto", space: str | None = None) -> Embedder:
-    """The network of a retraining's folder, or of an exported .onnx file.
-
-    Raises:
-        UserError: neither, or damaged.
-    """
-    path = Path(path)
-    if path.suffix == ".onnx":
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        return Embedder(OnnxNetwork(path, device))
-    if not path.is_dir():
-        raise UserError(f"{path}: expected the folder of a retraining, or an exported .onnx file")
-    return Embedder(TorchNetwork.of_run(path, device, space))

@@ -8,7 +8,7 @@ import pytest
 
 from dnas.cli import main
 from dnas.data.synthetic import SynthConfig, synthesise
-from dnas.serve.network import load
+from dnas.serve.load import load
 
 
 def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

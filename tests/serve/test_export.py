@@ -30,9 +30,9 @@ from dnas.nn.resnet import ResNetStage, ResNetStem
 from dnas.nn.swin import SwinNorm, SwinPatches, SwinStage
 from dnas.nn.vit import ClassToken, PatchTokens, TransformerStage
 from dnas.serve.export import FORMATS, check, refusal, write
-from dnas.serve.exportable import Exportable, traced
+from dnas.serve.exportable import Exportable, fold, traced
 from dnas.serve.interface import Interface, interface_of
-from dnas.serve.network import load
+from dnas.serve.load import load
 from dnas.serve.prepare import Prepare
 from dnas.space.spec import Spec, fill, image
 from search_spaces.cells_reid import cells_reid
@@ -90,9 +90,8 @@ def exported(
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)) for _ in range(7)]
     pictures = [picture.resize((30, 70), Image.Resampling.BICUBIC) for picture in coarse]
-    if file.suffix == ".onnx":
-        vectors = load(file).embed(pictures)
-        assert float(np.abs(vectors[0] - vectors[1:]).max(1).min()) > 1e-3  # else agreement would say nothing
+    vectors = load(file).embed(pictures)
+    assert float(np.abs(vectors[0] - vectors[1:]).max(1).min()) > 1e-3  # else agreement would say nothing
     return check(file, module, interface, pictures)
 
 
@@ -123,6 +122,38 @@ def test_preparation_in_the_file(suffix: str, tmp_path: Path) -> None:
     found = exported(NETWORKS["resnet"], tmp_path / f"net{suffix}", Prepare(32, 16))
     assert found["difference"] < 2e-6
     assert found["cosine"] > 0.9999
+
+
+def norms_after_convolutions(program: torch.export.ExportedProgram) -> list[str]:
+    found = [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
+    return [str(norm) for norm in found if "conv" in str(norm.args[0].target)]
+
+
+@pytest.mark.parametrize("name", ["osnet", "resnet"])
+def test_folding(name: str) -> None:
+    """The same function without the norms, but for a convolution that two norms follow in turn."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norms = nn.Conv2d(3, 3, 1), nn.ModuleList([nn.BatchNorm2d(3), nn.BatchNorm2d(3)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for norm in self.norms:
+                x = norm(self.conv(x))
+            return x
+
+    twice = Twice()
+    twice(torch.randn(2, 3, 8, 8))
+    for module, x, left in (
+        (Exportable(alive(NETWORKS[name], 32, 16)), torch.randn(3, 3, 32, 16), 0),
+        (twice, torch.randn(3, 3, 8, 8), 2),
+    ):
+        program = torch.export.export(module.requires_grad_(False).eval(), (x,))
+        assert norms_after_convolutions(program)
+        fold(program)
+        assert len(norms_after_convolutions(program)) == left
+        torch.testing.assert_close(program.module()(x), module(x), atol=2e-6, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +196,27 @@ def test_by_command(run: Path, pedestrians: Path, tmp_path: Path, capsys: pytest
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
+@pytest.mark.slow
+def test_a_program_is_taken_like_a_run(
+    run: Path, pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A .pt2 file embeds, fills a gallery and finds; but is not run because the gallery names it."""
+    pictures = [str(file) for file in sorted((pedestrians / "query").glob("*.jpg"))[:9]]
+    for name, words in (("raw.pt2", ["--raw"]), ("net.pt2", [])):
+        assert main(["export", str(run), "-o", str(tmp_path / name), *words]) == 0
+        assert main(["embed", str(tmp_path / name), *pictures, "-o", str(tmp_path / "v.npz")]) == 0
+        np.testing.assert_allclose(np.load(tmp_path / "v.npz")["vectors"], load(run).embed(pictures), atol=1e-4)
+    file, gallery = str(tmp_path / "net.pt2"), str(tmp_path / "gallery")
+    assert not norms_after_convolutions(torch.export.load(file))
+    assert main(["index", file, *pictures, "-o", gallery]) == 0
+    capsys.readouterr()
+    assert main(["find", gallery, pictures[0]]) == 2
+    assert "made by ../net.pt2, which can run code: name it yourself (--network FILE)" in capsys.readouterr().err
+    for network in (file, str(run)):
+        assert main(["find", gallery, pictures[0], "-k", "1", "--network", network]) == 0
+        assert Path(pictures[0]).name in capsys.readouterr().out
+
+
 def test_a_file_that_prepares_otherwise_is_refused(tmp_path: Path) -> None:
     """Here: one that takes the colours in another order."""
 
@@ -187,8 +239,12 @@ def test_a_refused_file_is_not_left(
 
 
 def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damaged = tmp_path / "damaged.onnx"
+    damaged, other, cut = (tmp_path / name for name in ("damaged.onnx", "other.pt2", "cut.pt2"))
     damaged.write_bytes(b"onnx" * 100)
+    cut.write_bytes(b"PK" * 100)
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.zeros(1),)), other)
+    neither = tmp_path / "net.jpg"
+    neither.write_bytes(b"")
     for words, message in (
         ([str(run), "-o", "a.tflite"], "cannot write '.tflite', allowed: .onnx, .pt2"),
         ([str(run), "-o", "a.onnx", "--images", "x.jpg"], "images: found 1, needed to check the file: 7"),
@@ -198,9 +254,17 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         error = capsys.readouterr().err.strip()
         assert message in error
         assert "\n" not in error
-    for path, message in ((damaged, "cannot be read as an ONNX file"), (tmp_path / "no.onnx", "no such file")):
+    for path, message in (
+        (damaged, "cannot be read as an ONNX file"),
+        (cut, r"cannot be read as a \.pt2 file"),
+        (other, "no network that this program exported"),
+        (neither, r"expected the folder of a retraining, or an exported \.onnx or \.pt2 file"),
+        (tmp_path / "no.onnx", "no such file"),
+    ):
         with pytest.raises(UserError, match=message):
             load(path)
+    with pytest.raises(UserError, match=r"found 'cuda', allowed for a \.pt2 file: auto, cpu"):
+        load(other, "cuda")
 
 
 @pytest.mark.slow

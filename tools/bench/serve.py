@@ -35,10 +35,11 @@ from dnas.serve import nearest
 from dnas.serve.embed import embed_listing
 from dnas.serve.export import write
 from dnas.serve.exportable import Exportable, traced
+from dnas.serve.exported import onnx_network
 from dnas.serve.gallery import Gallery
 from dnas.serve.interface import Interface
 from dnas.serve.listing import list_pictures
-from dnas.serve.network import Embedder, OnnxNetwork, Pixels, TorchNetwork, Vectors
+from dnas.serve.network import Embedder, Network, Pixels, TorchNetwork, Vectors
 from dnas.serve.prepare import Prepare
 from dnas.serve.store import Row
 from dnas.space.spec import image
@@ -96,7 +97,7 @@ def embedding(folder: Path, count: int, rounds: int) -> dict[str, float]:
     file = folder / "net.onnx"
     with_preparation = Exportable(net, prepare=Prepare(HEIGHT, WIDTH)).requires_grad_(False).eval()
     write(traced(with_preparation, HEIGHT, WIDTH), interface(), file)
-    in_onnx = OnnxNetwork(file, "cpu")
+    in_onnx = onnx_network(file, "cpu")
     pixels = np.stack([np.asarray(Image.open(path)) for path in listing.paths[:64]])
     prepared = normalise(torch.from_numpy(pixels))
     batches = max(count // 64, 1)
@@ -109,7 +110,7 @@ def embedding(folder: Path, count: int, rounds: int) -> dict[str, float]:
     def from_files() -> None:
         embed_listing(Embedder(in_torch), listing, folder / "vectors.npz")
 
-    def through(network: TorchNetwork | OnnxNetwork) -> None:
+    def through(network: Network) -> None:
         for _ in network.stream(iter([pixels] * batches)):
             pass
 
