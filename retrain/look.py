@@ -22,10 +22,11 @@ from dnas.draw.retrieval import Hit, RankedList, draw_distances, draw_plane, dra
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.eval.ranking import rank
+from dnas.nn.sites import Site, sites_of
 from dnas.nn.vit import Block
 from dnas.run.device import Device
 from retrain.load import TrainedRun, load
-from retrain.sites import Site, channel_use, entering, grid_of, position_maps, selection_by_place, sites_of
+from retrain.sites import channel_use, entering, grid_of, position_maps, selection_by_place
 
 MOST_POINTS = 2000
 """Images in a picture of the embedding."""
@@ -65,7 +66,7 @@ class Look:
     @cached_property
     def sites(self) -> list[Site]:
         """The attention of the network."""
-        return sites_of(self.run.network, self.run.model.spec)
+        return sites_of(self.run.network)
 
     @property
     def has_cameras(self) -> bool:

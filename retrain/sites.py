@@ -1,49 +1,18 @@
-"""The attention of a trained network at work on a few images: its sites, and what enters each of them."""
+"""The attention of a trained network at work on a few images: what enters each site, and what it does with it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dnas.nn.chain import Chain
-from dnas.nn.looked import Looked, Token
+from dnas.nn.looked import Token
 from dnas.nn.network import Network
+from dnas.nn.sites import Site
 from dnas.nn.vit import PatchTokensModule
-from dnas.space.spec import Spec
-
-
-@dataclass(frozen=True)
-class Site:
-    """One attention module of a network."""
-
-    name: str
-    module: Looked
-
-
-def sites_of(network: Network, spec: Spec) -> list[Site]:
-    """The attention modules, in order, with names such as 'stage 2: DCS'."""
-    found = []
-    for path, module in network.backbone.named_modules():
-        if isinstance(module, Looked):
-            found.append(Site(_name(spec, path), module))
-    return found
-
-
-def _name(spec: Spec, path: str) -> str:
-    """What a module is called in the description: the chain's name, the operation's label, the block's number."""
-    group, rest = "", path.split(".")
-    while rest and isinstance(spec, Chain) and rest[0].isdigit():
-        spec, rest = spec.parts[int(rest[0])], rest[1:]
-        group = spec.name if isinstance(spec, Chain) and spec.name else group
-    block = re.search(r"encoder_layer_(\d+)", ".".join(rest))
-    label = f"block {int(block[1]) + 1}" if block else spec.label
-    return f"{group}: {label}" if group else label
 
 
 @contextmanager

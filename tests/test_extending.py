@@ -15,9 +15,9 @@ from dnas.cli.own import _kinds, register
 from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
+from dnas.nn.sites import sites_of
 from dnas.run.folder import RunFolder
 from dnas.space.spec import image
-from retrain.sites import sites_of
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs/extending.md").read_text(), re.S)
 NAMES = ("balanced", "dirichlet", "strongest", "plain")
@@ -102,7 +102,7 @@ def test_an_attention_cell_on_the_patches_of_a_transformer(own: dict[str, str]) 
     register([own["strongest"]])
     spec = backbone("vit_tiny_16", 0.125, small=True, attention=lambda stage: attention("strongest"))
     network = ReIDNet(spec, image(32, 16), 3).eval()
-    sites = [site for site in sites_of(network, spec) if site.module.gates_channels]
+    sites = [site for site in sites_of(network) if site.module.gates_channels]
     assert [site.name for site in sites] == [f"stage {n}: strongest k3 on patches" for n in range(1, 5)]
     images = torch.randn(2, 3, 32, 16)
     plain = network.embed(images)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from dnas.data.images import Images
 from dnas.eval.embed import embed
 from dnas.nn.channel_selection import ChannelSelection
+from dnas.nn.looked import Looked
 from dnas.nn.network import Network
-from dnas.nn.non_local import NonLocalModule
-from dnas.nn.vit import Block
+from dnas.nn.sites import sites_of
 
 LOOKED_AT = 128
 """Images of a set that a report looks at, evenly spaced: its cost stays below that of a look at retrieval."""
@@ -48,18 +48,9 @@ class SelectionUse:
         return {"share": self.share, "depending": self.depending, "perplexity": self.perplexity}
 
 
-def selections(network: nn.Module) -> dict[str, nn.Module]:
-    """Name of every site of attention that selects channels -> its module, in order."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, NonLocalModule | Block) and _selection(module) is not None
-    }
-
-
-def _selection(site: nn.Module) -> ChannelSelection | None:
-    found = getattr(site, "select", None)
-    return found if isinstance(found, ChannelSelection) else None
+def selections(network: Network) -> dict[str, Looked]:
+    """Name of every site of attention that selects channels (`dnas.nn.sites`) -> its module, in order."""
+    return {site.name: site.module for site in sites_of(network) if site.module.selection is not None}
 
 
 class _Watch:
@@ -78,7 +69,7 @@ class _Watch:
         self.used_C = module.mask(torch.ones_like(mask_BNC[:1, 0]))[0] > 0  # the channels of an open width
 
     def affinity(self, module: nn.Module, given: tuple[Tensor]) -> None:
-        assert isinstance(module, NonLocalModule | Block)
+        assert isinstance(module, Looked)
         q, k = module.queries_and_keys(given[0])
         q = q[..., :: max(1, q.shape[-2] // ROWS), :]
         entropy = torch.special.entr((q @ k.transpose(-1, -2)).softmax(-1)).sum(-1)
@@ -101,10 +92,9 @@ def selection_use(network: Network, images: Images) -> dict[str, SelectionUse]:
     watches = {name: _Watch() for name in sites}
     hooks = []
     for name, site in sites.items():
-        selection = _selection(site)
-        assert selection is not None
+        assert site.selection is not None
         hooks.append(site.register_forward_pre_hook(watches[name].affinity))
-        hooks.append(selection.register_forward_hook(watches[name].masks))
+        hooks.append(site.selection.register_forward_hook(watches[name].masks))
     try:
         embed(network, spaced(images, LOOKED_AT), batch=32)
     finally:
@@ -136,7 +126,7 @@ def spaced(images: Images, count: int) -> Images:
 
 
 @contextmanager
-def replaced_masks(network: nn.Module, replace: Replace) -> Iterator[None]:
+def replaced_masks(network: Network, replace: Replace) -> Iterator[None]:
     """Use other masks than the network's own while this lasts."""
 
     def hook(name: str) -> Any:
@@ -144,9 +134,8 @@ def replaced_masks(network: nn.Module, replace: Replace) -> Iterator[None]:
 
     hooks = []
     for name, site in selections(network).items():
-        selection = _selection(site)
-        assert selection is not None
-        hooks.append(selection.register_forward_hook(hook(name)))
+        assert site.selection is not None
+        hooks.append(site.selection.register_forward_hook(hook(name)))
     try:
         yield
     finally:

@@ -53,6 +53,10 @@ class Looked(nn.Module):
         """Which channels it opens (1) at every token in inference (B, N, C); none where it does not select."""
         return None
 
+    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What its affinity is the softmax of the products of (.., N, C) and (.., K, C), scales included."""
+        raise NotImplementedError(f"{type(self).__name__} compares nothing")
+
     def by_place(self, values_BN: Tensor, x: Tensor, grid: Grid | None) -> Tensor:
         """A value for every token, laid out as its picture is (B, H', W')."""
         found: Tensor = values_BN.unflatten(1, x.shape[2:])

@@ -35,6 +35,7 @@ class Network(nn.Module, ABC):
 
     def __init__(self, spec: Spec, x: Shape, builder: Builder | None = None) -> None:
         super().__init__()
+        self.spec = spec
         self.backbone = spec.build(x, builder or PlainBuilder())
         self.stages = Stages.of(spec, x)
         self.with_stages = False

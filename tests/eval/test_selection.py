@@ -44,7 +44,7 @@ def network() -> ReIDNet:
 def test_shares_and_perplexity_are_those_of_loops() -> None:
     net, images = network().eval(), pictures()
     (name,) = selections(net)
-    module = net.get_submodule(name)
+    module = selections(net)[name]
     entered: list[torch.Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_channels_of_an_open_width_that_are_not_in_use_are_left_out() -> None:
     net = ReIDNet(spec, image(*SIZE), 2, SupernetBuilder(relaxation.draw))
     (name,) = selections(net)
     with torch.no_grad():
-        net.get_submodule(name).select.logits.bias.copy_(torch.tensor([1.0, -1, -1, -1, -1, -1]))  # type: ignore[union-attr]
+        selections(net)[name].select.logits.bias.copy_(torch.tensor([1.0, -1, -1, -1, -1, -1]))  # type: ignore[union-attr]
     for channels, share in ((2, 1 / 2), (6, 1 / 6)):
         relaxation.fix({"w": channels})
         assert selection_report(net, pictures())[name]["share"] == pytest.approx(share)

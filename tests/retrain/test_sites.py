@@ -7,8 +7,9 @@ from torch import nn
 from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
+from dnas.nn.sites import sites_of
 from dnas.space.spec import image
-from retrain.sites import channel_use, entering, position_maps, selection_by_place, sites_of
+from retrain.sites import channel_use, entering, position_maps, selection_by_place
 
 
 @pytest.mark.parametrize(("name", "grid"), [("resnet18", (4, 2)), ("vit_tiny_16", (4, 2))])
@@ -16,7 +17,7 @@ def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
     """The last site: the place whose tokens are opened by hand is the one that is open."""
     spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("selective"))
     net = ReIDNet(spec, image(32, 16), 3).eval()
-    site = sites_of(net, spec)[-1]
+    site = sites_of(net)[-1]
     selection = site.module.selection
     assert selection is not None
     channels = len(selection.logits.bias)
@@ -39,7 +40,7 @@ def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
     torch.testing.assert_close(places, expected)
     gate = backbone("resnet18", 0.125, small=True, attention=lambda stage: attention("se"))
     net = ReIDNet(gate, image(32, 16), 3)
-    assert selection_by_place(net, sites_of(net, gate)[0], torch.randn(2, 8, 4, 2)) is None
+    assert selection_by_place(net, sites_of(net)[0], torch.randn(2, 8, 4, 2)) is None
 
 
 def test_where_a_position_looks() -> None:
@@ -47,7 +48,7 @@ def test_where_a_position_looks() -> None:
     for name in ("resnet18", "vit_tiny_16"):
         spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("non_local"))
         net = ReIDNet(spec, image(48, 16), 3).eval()
-        site = next(site for site in sites_of(net, spec) if "non-local" in site.name)
+        site = next(site for site in sites_of(net) if "non-local" in site.name)
         with torch.no_grad(), entering([site.module]) as given:
             net.embed(torch.randn(2, 3, 48, 16))
         x = given[0][0]
