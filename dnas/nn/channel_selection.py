@@ -10,6 +10,7 @@ Shapes: B batch, N tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,21 @@ from torch import Tensor, nn
 from dnas.run.noise import rand_like
 from dnas.space.holes import Channels
 from dnas.space.spec import Builder
+
+
+class Hardened(torch.autograd.Function):
+    """[x > 0], with the gradient of sigmoid(x / tau): composed of others it would pass over x twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, temperature: float) -> Tensor:
+        ctx.temperature = temperature
+        ctx.save_for_backward((x / temperature).sigmoid_())
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (soft,) = ctx.saved_tensors
+        return torch.ops.aten.sigmoid_backward(gradient, soft).div_(ctx.temperature), None
 
 
 class ChannelSelection(nn.Module):
@@ -51,14 +67,15 @@ class ChannelSelection(nn.Module):
         """Which channels are open (1) in inference, of tokens (B, N, C)."""
         return (self.theta(x_BNC) > 0).to(x_BNC.dtype)
 
-    def harden(self, soft_BNC: Tensor) -> Tensor:
-        """The binary mask, with the gradient of the soft one."""
-        return (soft_BNC > 0.5).to(soft_BNC.dtype) + (soft_BNC - soft_BNC.detach())
+    def harden(self, noisy_BNC: Tensor) -> Tensor:
+        """The binary mask M of theta + g, with the gradient of the soft one."""
+        mask_BNC: Tensor = Hardened.apply(noisy_BNC, self.temperature)
+        return mask_BNC
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         theta_BNC = self.theta(x_BNC)
         if self.training:
-            mask_BNC = self.harden(((theta_BNC + self.noise(theta_BNC)) / self.temperature).sigmoid())
+            mask_BNC = self.harden(theta_BNC + self.noise(theta_BNC))
         else:
             mask_BNC = (theta_BNC > 0).to(theta_BNC.dtype)
         return mask_BNC

@@ -65,8 +65,8 @@ class NonLocalModule(Looked):
         """What is left of the compared tokens in queries and keys: here all."""
         return x_BNC
 
-    def scale(self) -> Tensor | float:
-        """Factor on the products of queries and keys."""
+    def scale(self, chosen_BNC: Tensor) -> Tensor | float:
+        """Factor on the products of queries and keys: one, or one for each image (B, 1, 1)."""
         return self.channels() ** -0.5 if self.scaled else 1.0
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class NonLocalModule(Looked):
         values_BNC = x_BNC
         if self.stride > 1:
             keys_BNC, values_BNC = (self._pool(tokens, h, w) for tokens in (chosen_BNC, x_BNC))
-        return chosen_BNC * self.scale(), keys_BNC, values_BNC
+        return chosen_BNC * self.scale(chosen_BNC), keys_BNC, values_BNC
 
     def _pool(self, x_BNC: Tensor, h: int, w: int) -> Tensor:
         pooled = F.avg_pool2d(as_map(x_BNC, h, w), self.stride, ceil_mode=True, count_include_pad=False)

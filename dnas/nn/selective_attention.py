@@ -103,8 +103,10 @@ class LimitedSelection(ChannelSelection):
         nn.init.constant_(self.logits.bias, start)
 
     def theta(self, x_BNC: Tensor) -> Tensor:
-        free_BNC = super().theta(x_BNC * self.channels() ** -0.5)
-        return free_BNC + (free_BNC.clamp(-LIMIT, LIMIT) - free_BNC).detach()
+        theta_BNC = super().theta(x_BNC * self.channels() ** -0.5)
+        with torch.no_grad():  # in place, unseen by autograd: the gradient passes
+            theta_BNC.clamp_(-LIMIT, LIMIT)
+        return theta_BNC
 
 
 class UnselectiveAttentionModule(NonLocalModule):
@@ -122,14 +124,15 @@ class UnselectiveAttentionModule(NonLocalModule):
 
     def tokens(self, x_BNC: Tensor) -> Tensor:
         """z: mean square one over the positions and the channels in use."""
-        return self._normalised(x_BNC, 1e-6)
+        return x_BNC * self._over_square(x_BNC, 1e-6).sqrt()
 
-    def _normalised(self, x_BNC: Tensor, least: float) -> Tensor:
-        square_B11 = x_BNC.square().mean(1, keepdim=True).sum(2, keepdim=True) / self.channels()
-        z_BNC: Tensor = x_BNC * ((1 + least) / (square_B11 + least)).sqrt()  # one stays one
-        return z_BNC
+    def _over_square(self, x_BNC: Tensor, least: float) -> Tensor:
+        """One over the mean square of every image (B, 1, 1), at most about 1 / `least`; of one it is one."""
+        rms_B11 = torch.linalg.vector_norm(x_BNC, dim=(1, 2), keepdim=True) / (x_BNC.shape[1] * self.channels()) ** 0.5
+        found_B11: Tensor = (1 + least) / (rms_B11.square() + least)
+        return found_B11
 
-    def scale(self) -> Tensor:
+    def scale(self, chosen_BNC: Tensor) -> Tensor | float:
         found: Tensor = self.log_scale.exp() / self.channels()
         return found
 
@@ -142,4 +145,9 @@ class SelectiveAttentionModule(UnselectiveAttentionModule, Selecting):
         self.select = LimitedSelection(c, builder, spec.start)
 
     def chosen(self, x_BNC: Tensor) -> Tensor:
-        return self._normalised(x_BNC * self.select(x_BNC), LEAST)
+        masked: Tensor = x_BNC * self.select(x_BNC)
+        return masked
+
+    def scale(self, chosen_BNC: Tensor) -> Tensor | float:
+        """With the normalisation of queries and of keys, which would each be a pass over them."""
+        return super().scale(chosen_BNC) * self._over_square(chosen_BNC, LEAST)

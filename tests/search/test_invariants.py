@@ -141,7 +141,8 @@ def test_full_gradient_agrees_with_finite_differences(
     net.train()
     slopes: list[float] = []
 
-    def soft_mask(module: ChannelSelection, soft: Tensor) -> Tensor:  # hard masks have no finite differences
+    def soft_mask(module: ChannelSelection, noisy: Tensor) -> Tensor:  # hard masks have no finite differences
+        soft = (noisy / module.temperature).sigmoid()
         slopes.append(float((soft * (1 - soft)).detach().mean()))
         return soft
 

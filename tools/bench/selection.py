@@ -1,18 +1,24 @@
 """Is the selection of channels alive, and moved by the data? What does it cost?
 
-    python tools/bench/selection.py [--json] [--cell selective] [--steps 360] [--ids 60] [--rounds 8]
+    python tools/bench/selection.py [--json] [--cell selective] [--steps 360] [--ids 480] [--seed 0] [--rounds 8]
 
 ResNet-18 x0.25 with the cell after each stage, synthetic pedestrians of 64x32 pixels, batches of 64, a fifth of the
 identities held out. Keys; of several sites the smallest value:
 
-    theta_signal         cosine of what theta moved by in 100 steps (on the same images, from the same start) on two
-                         disjoint halves of the identities, less the larger of its cosines with a run on shuffled labels
+    theta_signal         cosine of what theta moved by in 100 steps (on the same images) on two disjoint halves of the
+                         identities, less the mean of their cosines with runs on shuffled labels
     theta_decay          cosine of what theta moved by with weight decay and without
     gradient_over_old    |dL/dtheta|, mean of steps 1 to 20, over that of the cell `dcs` with the same seed and batches
     perplexity_low, perplexity_high    of the affinity's rows, as a share of the tokens, at the start: least, largest
     learned_over_random  held-out mAP with the learned masks minus that with random ones of equal share, in points
     step_over_open       seconds of a training step with the cell over the same with M = 1 (cell `unselective`)
     shares, depending    by site: channels open in inference; those open for some images and positions only
+
+What theta moves by is taken from a network that has seen all the labels for 150 steps, the same one for all runs: of a
+random network no feature tells anybody apart, and whatever moves theta then is not the labels. Each half goes on with
+its own rows of the classifier (with all of them, the missing identities' logits fall, in opposite directions on the two
+halves), and what theta moves by is the mean of three runs, with batches, augmentation and the masks' noise drawn anew.
+With many identities, for those of a half have to stand for all of them.
 """
 
 from __future__ import annotations
@@ -51,8 +57,8 @@ from dnas.space.spec import image
 
 HEIGHT, WIDTH = 64, 32
 EPOCHS = 30
-EARLY, MOVED = 20, 100
-"""Steps whose gradients are compared, and after which theta is."""
+EARLY, START, MOVED, REPEATS = 20, 150, 100, 3
+"""Steps whose gradients are compared; before theta's way is watched, and on it; how many ways make a mean."""
 CPU = torch.device("cpu")
 
 
@@ -62,20 +68,21 @@ class Lesson:
 
     images: Images
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=EPOCHS, lr=3e-3))
-    shuffled: bool = False
+    shuffled: int | None = None
 
     @property
     def labels(self) -> Tensor:
         labels: Tensor = torch.unique(self.images.labels, return_inverse=True)[1]
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
-        return labels[order] if self.shuffled else labels
+        if self.shuffled is None:
+            return labels
+        return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.shuffled))]
 
 
 class Training:
     """A network with one cell after each stage, and what trains it; a seed gives the same start whatever the lesson."""
 
-    def __init__(self, cell: str, lesson: Lesson, seed: int = 0) -> None:
-        self.lesson, self.labels, self.steps_done = lesson, lesson.labels, 0
+    def __init__(self, cell: str, lesson: Lesson, seed: int) -> None:
+        self.cell, self.lesson, self.labels, self.seed, self.steps_done = cell, lesson, lesson.labels, seed, 0
         classes, x = int(self.labels.max()) + 1, image(HEIGHT, WIDTH)
         spec = backbone("resnet18", 0.25, small=True, attention=lambda stage: attention(cell))
         torch.manual_seed(seed)
@@ -88,6 +95,16 @@ class Training:
         self.sampler = PKSampler(self.labels.numpy(), optim.identities, optim.images, seed)
         self.gradients: list[float] = []
 
+    def turned(self, lesson: Lesson, seed: int) -> Training:
+        """A copy that goes on with another lesson, whose identities are some of these, and with an optimiser anew."""
+        known, own = (torch.unique(images.labels) for images in (self.lesson.images, lesson.images))
+        state = self.net.state_dict()
+        state["classifier.weight"] = state["classifier.weight"][torch.searchsorted(known, own)]
+        found = Training(self.cell, lesson, seed)
+        found.net.load_state_dict(state)
+        found.steps_done = self.steps_done
+        return found
+
     def run(self, steps: int, total: int) -> Training:
         """So many steps of a schedule of `total`."""
         for _ in range(steps):
@@ -98,9 +115,10 @@ class Training:
         step, optim = self.steps_done, self.lesson.optim
         epoch, number = divmod(step, len(self.sampler))
         index = torch.from_numpy(self.sampler.epoch(epoch)[number])
-        torch.manual_seed(1000 + step)
+        key = 100_000 * self.seed + step
+        torch.manual_seed(1000 + key)
         batch = self.lesson.images.take(index, CPU)
-        inputs = self.augment(batch, draw(len(index), torch.Generator().manual_seed(step)))
+        inputs = self.augment(batch, draw(len(index), torch.Generator().manual_seed(key)))
         at = step / total
         self.net.train()
         tau = geometric(optim.dcs_temperature, optim.dcs_temperature_end, int(at * EPOCHS), EPOCHS)
@@ -160,11 +178,10 @@ def theta_of(net: ReIDNet, images: Images) -> list[Tensor]:
     return [torch.cat(parts) for parts in found]
 
 
-def moved(cell: str, lesson: Lesson, images: Images, total: int) -> list[Tensor]:
-    """What theta of every site moved by in the first steps."""
-    training = Training(cell, lesson)
-    before = theta_of(training.net, images)
-    after = theta_of(training.run(MOVED, total).net, images)
+def moved(start: Training, lesson: Lesson, seed: int, images: Images, total: int) -> list[Tensor]:
+    """What theta of every site moves by, on these images, when `start` goes on with a lesson."""
+    before = theta_of(start.net, images)
+    after = theta_of(start.turned(lesson, seed).run(MOVED, total).net, images)
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
@@ -172,26 +189,28 @@ def cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
     return [float(F.cosine_similarity(a, b, dim=0)) for a, b in zip(first, second, strict=True)]
 
 
-def signal(cell: str, train: Images, total: int) -> dict[str, list[float]]:
-    """theta_signal and theta_decay of every site."""
+def signal(cell: str, train: Images, total: int, seed: int) -> dict[str, list[float]]:
+    """theta_signal, what it is the difference of, and theta_decay of every site."""
     seen, whole = spaced(train, 32), Lesson(train)
-    halves = [Lesson(train.subset(train.labels % 2 == k)) for k in (0, 1)]
-    first, second, shuffled, plain, undecayed = (
-        moved(cell, lesson, seen, total)
-        for lesson in (
-            *halves,
-            replace(whole, shuffled=True),
-            whole,
-            replace(whole, optim=replace(whole.optim, weight_decay=0.0)),
-        )
-    )
-    chance = [max(pair) for pair in zip(cosines(first, shuffled), cosines(second, shuffled), strict=True)]
-    found = [own - other for own, other in zip(cosines(first, second), chance, strict=True)]
-    return {"theta_signal": found, "theta_decay": cosines(plain, undecayed)}
+    start = Training(cell, whole, seed).run(START, total)
+
+    def way(number: int, lessons: Sequence[Lesson]) -> list[Tensor]:
+        seeds = (100 * seed + 10 * number + repeat for repeat in range(1, len(lessons) + 1))
+        ways = [moved(start, lesson, s, seen, total) for lesson, s in zip(lessons, seeds, strict=True)]
+        return [torch.stack(parts).mean(0) for parts in zip(*ways, strict=True)]
+
+    first, second = (way(k, [Lesson(train.subset(train.labels % 2 == k))] * REPEATS) for k in (0, 1))
+    shuffled = way(2, [replace(whole, shuffled=repeat) for repeat in range(REPEATS)])
+    plain, undecayed = (way(3, [replace(whole, optim=replace(whole.optim, weight_decay=decay))])
+                        for decay in (whole.optim.weight_decay, 0.0))  # fmt: skip
+    chance = [sum(pair) / 2 for pair in zip(cosines(first, shuffled), cosines(second, shuffled), strict=True)]
+    halves = cosines(first, second)
+    found = [own - other for own, other in zip(halves, chance, strict=True)]
+    return {"theta_signal": found, "halves": halves, "shuffled": chance, "theta_decay": cosines(plain, undecayed)}
 
 
-def gradients(cell: str, train: Images, total: int) -> list[float]:
-    new, old = (Training(name, Lesson(train)).run(EARLY, total).gradients for name in (cell, "dcs"))
+def gradients(cell: str, train: Images, total: int, seed: int) -> list[float]:
+    new, old = (Training(name, Lesson(train), seed).run(EARLY, total).gradients for name in (cell, "dcs"))
     return [a / b for a, b in zip(new, old, strict=True)]
 
 
@@ -205,7 +224,7 @@ def masks(net: ReIDNet, held: Images) -> dict[str, float]:
 
 
 def step_cost(cell: str, train: Images, rounds: int) -> tuple[float, float, float]:
-    made = {name: Training(name, Lesson(train)) for name in (cell, "unselective")}
+    made = {name: Training(name, Lesson(train), 0) for name in (cell, "unselective")}
     steps = {name: lambda training=training: training.run(4, 10_000) for name, training in made.items()}
     seconds = interleaved(steps, rounds)
     return interval(seconds[cell], seconds["unselective"])
@@ -215,7 +234,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cell", default="selective", help="a cell that selects channels")
     parser.add_argument("--steps", type=int, default=360)
-    parser.add_argument("--ids", type=int, default=60)
+    parser.add_argument("--ids", type=int, default=480)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -224,12 +244,12 @@ def main() -> None:
         synthesise(SynthConfig(f"{folder}/pedestrians", ids=options.ids))
         rest, held = hold_out(load_data(f"{folder}/pedestrians", tested=False).train, 0.2, 0)
         train_images, held_images = decode(rest, HEIGHT, WIDTH), decode(held, HEIGHT, WIDTH)
-    training = Training(cell, Lesson(train_images))
+    training = Training(cell, Lesson(train_images), options.seed)
     start = selection_report(training.net, held_images)
     accuracy = masks(training.run(steps, steps).net, held_images)
     end = selection_report(training.net, held_images)
-    over_old = gradients(cell, train_images, steps)
-    by_site = {"gradient_over_old": over_old, **signal(cell, train_images, steps)}
+    over_old = gradients(cell, train_images, steps, options.seed)
+    by_site = {"gradient_over_old": over_old, **signal(cell, train_images, steps, options.seed)}
     perplexities = [use["perplexity"] for use in start.values()]
     middle, low, high = step_cost(cell, train_images, options.rounds)
     found: dict[str, Any] = {
