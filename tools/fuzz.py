@@ -1,5 +1,5 @@
-"""Files from strangers: mutated genotypes, configurations, manifests, pictures, weights, checkpoints, results, and what
-reading them does.
+"""Files from strangers: mutated genotypes, configurations, manifests, pictures, weights, checkpoints, results,
+sidecars, vectors and galleries, and what reading them does.
 
     python tools/fuzz.py [--cases 100000] [--seed 0] [--only KIND] [--json]
 
@@ -12,14 +12,12 @@ process or a connection. The first failure of a kind is shown. Keys: cases, acce
 from __future__ import annotations
 
 import argparse
-import copy
 import io
 import json
 import math
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +25,8 @@ from typing import Any
 
 import torch
 import yaml
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzz_serve import Galleries, sidecar
+from fuzzing import VALUES, Fuzz, damaged, mutated
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -36,151 +35,16 @@ from dnas.cli import training
 from dnas.data.layouts import load_data
 from dnas.data.picture import read_rgb
 from dnas.data.splits import matched
-from dnas.errors import UserError
 from dnas.nn.weights_file import published
 from dnas.run.checkpoints import checkpoints, checksum
 from dnas.run.config import from_plain
 from dnas.search.config import SearchConfig
+from dnas.serve.interface import read_interface
 from retrain.compare import compare
 from retrain.config import RetrainConfig
 from retrain.load import load
 from retrain.models import network_of
 from retrain.tables import tables
-
-Case = Callable[[Path, Any], None]
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("../../../etc/x")
-VALUES = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in nested dictionaries and lists."""
-    found = [path] if path else []
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, inner in items:
-        found += places(inner, (*path, key))
-    return found
-
-
-@st.composite
-def mutated(draw: Callable[[Any], Any], content: Any, values: Any = VALUES) -> Any:
-    """Plain data with one to three changes: another value, one taken away, a key renamed, a value from elsewhere."""
-    content = copy.deepcopy(content)
-    for _ in range(draw(st.integers(1, 3))):
-        known = places(content)
-        if not known:
-            return draw(values)
-        path = draw(st.sampled_from(known))
-        outer = content
-        for key in path[:-1]:
-            outer = outer[key]
-        kind = draw(st.sampled_from(("value", "remove", "rename", "elsewhere")))
-        if kind == "value":
-            outer[path[-1]] = draw(values)
-        elif kind == "remove":
-            del outer[path[-1]]
-        elif kind == "rename" and isinstance(outer, dict):
-            outer[draw(st.text(max_size=8))] = outer.pop(path[-1])
-        else:
-            inner = content
-            for key in draw(st.sampled_from(known)):
-                inner = inner[key] if isinstance(inner, dict | list) and _has(inner, key) else inner
-            outer[path[-1]] = copy.deepcopy(inner)
-    return content
-
-
-def _has(content: Any, key: Any) -> bool:
-    return key in content if isinstance(content, dict) else isinstance(key, int) and key < len(content)
-
-
-@st.composite
-def damaged(draw: Callable[[Any], Any], content: bytes) -> bytes:
-    """Bytes with some of them changed, cut off, or put in."""
-    found = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, max(len(found) - 1, 0)))
-        kind = draw(st.sampled_from(("flip", "cut", "put", "repeat")))
-        if kind == "flip" and found:
-            found[place] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "cut":
-            del found[place:]
-        elif kind == "put":
-            found[place:place] = draw(st.binary(max_size=8))
-        else:
-            found[place:place] = found[place : place + draw(st.integers(0, 200))]
-    return bytes(found)
-
-
-class Guard:
-    """What the interpreter is asked to do outside the folder of a case (`sys.addaudithook`)."""
-
-    WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    PATHS = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
-    NEVER = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "os.fork", "ctypes.dlopen")
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.on, self.seen = str(folder), False, list[str]()
-        sys.addaudithook(self.see)
-
-    def see(self, event: str, given: tuple[Any, ...]) -> None:
-        if not self.on:
-            return
-        touched = [given[0]] if event == "open" and isinstance(given[2], int) and given[2] & self.WRITES else []
-        touched += [part for part in given if isinstance(part, str | os.PathLike)] if event in self.PATHS else []
-        outside = [path for path in touched if not os.path.abspath(str(path)).startswith(self.folder)]
-        if event in self.NEVER or (outside and "__pycache__" not in str(outside)):
-            self.seen.append(f"{event} {outside or given!r}"[:200])
-
-
-class Fuzz:
-    """Runs cases and counts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.guard = folder, Guard(folder)
-        self.cases = self.accepted = self.refused = 0
-
-    def read(self, read: Callable[[], object]) -> None:
-        self.cases += 1
-        self.guard.on = True
-        try:
-            read()
-            self.accepted += 1
-        except UserError as error:
-            self.refused += 1
-            if len(str(error).strip().splitlines()) != 1:
-                raise AssertionError(f"a message of no or several lines: {str(error)!r}") from error
-        finally:
-            self.guard.on = False
-        seen, self.guard.seen = self.guard.seen, []
-        assert not seen, seen
-
-    def run(
-        self, strategy: st.SearchStrategy[Any], case: Callable[[Any], None], cases: int, number: int, small: bool
-    ) -> bool:
-        """Whether no case failed."""
-
-        @seed(number)
-        @settings(
-            max_examples=cases, deadline=None, database=None, report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck), phases=[Phase.generate, *([Phase.shrink] if small else [])],
-        )  # fmt: skip
-        @given(strategy)
-        def run(content: Any) -> None:
-            case(content)
-
-        try:
-            run()
-        except BaseException as error:
-            places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
-            notes = [str(note)[:400] for note in getattr(error, "__notes__", ())]
-            print(f"failure: {type(error).__name__}: {error}"[:600], *places, *notes, sep="\n  ", flush=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            return False
-        return True
 
 
 def real_run(folder: Path) -> Path:
@@ -308,15 +172,16 @@ def main() -> int:
             fuzz.read(lambda: tables(compare([run])))
             (run / content[0]).write_bytes(as_json(results[content[0]]))
 
+        galleries = Galleries(folder / "galleries")
         kinds: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None], float]] = {
-            "genotype": (on_text(genotype, as_json), reads(lambda f: network_of(str(f)), ".json"), 0.2),
+            "genotype": (on_text(genotype, as_json), reads(lambda f: network_of(str(f)), ".json"), 0.15),
             "search configuration": (
                 on_text(searched, as_yaml), reads(configuration("search", SearchConfig), ".yaml"), 0.1,
             ),
             "retraining configuration": (
                 on_text(retrained, as_yaml), reads(configuration("retrain", RetrainConfig), ".yaml"), 0.1,
             ),
-            "manifest": (damaged(manifest.encode()) | damaged(bare.encode()), reads(ranked, ".csv"), 0.2),
+            "manifest": (damaged(manifest.encode()) | damaged(bare.encode()), reads(ranked, ".csv"), 0.15),
             "picture": (st.sampled_from(pictures()).flatmap(damaged), reads(read_rgb, ".jpg"), 0.15),
             "weights": (
                 mutated(published_as, odd).map(tensors) | damaged(tensors(published_as)),
@@ -326,8 +191,11 @@ def main() -> int:
             "results": (
                 st.sampled_from(sorted(results)).flatmap(
                     lambda name: st.tuples(st.just(name), on_text(results[name], as_json))
-                ), result, 0.15,
+                ), result, 0.1,
             ),
+            "sidecar": (on_text(sidecar().plain(), as_json), reads(read_interface, ".json"), 0.05),
+            "vectors": (damaged(galleries.vectors), reads(galleries.add, ".npz"), 0.05),
+            "gallery": (galleries.changed() | damaged(galleries.whole), lambda c: fuzz.read(galleries.case(c)), 0.05),
         }  # fmt: skip
         failures = 0
         for number, (kind, (strategy, case, share)) in enumerate(kinds.items()):

@@ -104,6 +104,7 @@ def index(namespace: Namespace, words: Sequence[str]) -> None:
         cells = len(built.centroids)
         console.print(
             f"built an approximate index: {cells:,} cells, {built.probes} looked at, recall at 10 {built.recall:.2%}"
+            + ("" if built.pays else "; too many to be faster, so that all vectors are looked at")
         )
 
 

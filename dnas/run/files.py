@@ -6,6 +6,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ from dnas.errors import UserError
 
 MOST_BYTES, MOST_DEPTH = 32 << 20, 40
 """Limits of JSON and YAML files."""
+
+NPZ_ERRORS = (
+    OSError, ValueError, KeyError, IndexError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What reading a damaged .npz raises; a RuntimeError where it is encrypted or packed in a way unknown here."""
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def read_column(file: Path, column: str) -> NDArray[Any]:
         with np.load(file, allow_pickle=False) as content:
             found: NDArray[Any] = content[column]
             return found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise UserError(f"{file}: not readable ({error})") from error
 
 

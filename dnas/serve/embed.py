@@ -21,7 +21,7 @@ from dnas.data.usable import OnBadImage, say_left_out
 from dnas.errors import UserError, check_range
 from dnas.run import distributed
 from dnas.run.device import Device
-from dnas.run.files import read_json, replace_file, void, write_json
+from dnas.run.files import NPZ_ERRORS, read_json, replace_file, void, write_json
 from dnas.run.progress import CountProgress
 from dnas.serve.interface import Interface
 from dnas.serve.listing import Listing, Value, list_pictures
@@ -153,15 +153,14 @@ def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) 
     kept: list[NDArray[np.int64]] = []
     left_out: list[str] = []
     for block in blocks(len(listing)):
-        with np.load(_file(partial, block)) as found:
-            kept.append(found["rows"])
-            left_out += [listing.paths[row] for row in found["bad"]]
+        rows, bad, _ = _read(partial, block, interface)
+        kept.append(rows)
+        left_out += [listing.paths[row] for row in bad]
     rows = np.concatenate(kept)
 
     def vectors() -> Iterator[Vectors]:
         for block in blocks(len(listing)):
-            with np.load(_file(partial, block)) as found:
-                yield found["vectors"]
+            yield _read(partial, block, interface)[2]
 
     def write(stream: IO[bytes]) -> None:
         with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
@@ -174,6 +173,23 @@ def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) 
 
     replace_file(output, write)
     return left_out
+
+
+def _read(partial: Path, block: range, interface: Interface) -> tuple[NDArray[np.int64], NDArray[np.int64], Vectors]:
+    """Good rows, bad rows and vectors of a block.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = _file(partial, block)
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            rows, bad, vectors = found["rows"], found["bad"], found["vectors"]
+    except NPZ_ERRORS as error:
+        raise UserError(f"{file}: damaged ({str(error)[:200]}); delete it, and it is done again") from error
+    if sorted([*rows, *bad]) != [*block] or vectors.shape != (len(rows), interface.embedding):
+        raise UserError(f"{file}: damaged (not of these pictures); delete it, and it is done again")
+    return rows, bad, vectors
 
 
 def texts(archive: zipfile.ZipFile, name: str, values: Sequence[Value], rows: NDArray[np.int64]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from packaging.version import Version
 from PIL import Image
 from torch.export import ExportedProgram
 
@@ -76,7 +77,10 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
     file = Path(config.output)
     if file.suffix not in FORMATS:
         raise UserError(f"output: cannot write '{file.suffix}', allowed: {', '.join(FORMATS)}")
-    needed("onnx", "onnxscript", "onnxruntime") if file.suffix == ".onnx" else None
+    if file.suffix == ".onnx":
+        needed("onnx", "onnxscript", "onnxruntime")
+        if not exports_onnx():
+            raise UserError(f"output: .onnx needs torch 2.7 or newer, found {torch.__version__}; .pt2 does not")
     run = load(config.run, "cpu", config.space)
     pictures = [read_rgb(path) for path in check_pictures(config, run)]
     interface = replace(run_interface(run), prepared=not config.raw, precision=config.precision)
@@ -215,6 +219,11 @@ def both_map(file: Path, run: TrainedRun, interface: Interface, data: str) -> di
 def _pixels(pixels: torch.Tensor, rows: torch.Tensor, batch: int = 32) -> Iterator[Pixels]:
     for part in rows.split(batch):
         yield pixels.index_select(0, part).numpy()
+
+
+def exports_onnx() -> bool:
+    """Torch 2.6 cannot take the preparation of pixels apart for ONNX, nor a batch norm for the onnxscript of today."""
+    return Version(torch.__version__) >= Version("2.7")
 
 
 def needed(*packages: str) -> None:

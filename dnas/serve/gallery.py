@@ -19,6 +19,7 @@ from dnas.data.usable import OnBadImage
 from dnas.errors import UserError
 from dnas.eval.rerank import Reranked
 from dnas.run.device import Device
+from dnas.run.files import NPZ_ERRORS
 from dnas.run.progress import CountProgress
 from dnas.serve import nearest
 from dnas.serve.interface import Interface, interface_of
@@ -219,7 +220,7 @@ class Gallery:
             distance = self.store.interface.distance
             ids_N, vectors_ND = self.store.vectors()
             coarse = self.store.coarse()
-            if coarse is None or len(ids_N) <= nearest.MOST_EXACT:
+            if coarse is None or not coarse.pays or len(ids_N) <= nearest.MOST_EXACT:
                 self._loaded = ids_N, Exact(vectors_ND, distance)
             else:
                 cells_N = self.store.cells(ids_N, len(coarse.centroids))
@@ -263,7 +264,7 @@ def read_vectors(file: Path) -> tuple[Interface, list[Row], Vectors]:
             paths, vectors = found["paths"], found["vectors"]
             names = [name for name in found.files if name.startswith("column ")]
             columns = {name.removeprefix("column "): found[name] for name in names}
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+    except NPZ_ERRORS as error:
         raise UserError(f"{file}: not a file of dnas embed ({str(error)[:200]})") from error
     whole = vectors.dtype == np.float32 and vectors.shape == (len(paths), interface.embedding)
     if not whole or any(len(values) != len(paths) for values in columns.values()):

@@ -10,6 +10,7 @@ Shapes: Q queries, N vectors, D embedding, K neighbours; C cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -155,11 +156,24 @@ def build(vectors_ND: Vectors, distance: Distance, seed: int = 0) -> tuple[Coars
     approximate = Approximate(vectors_ND, unmeasured, cells_N, distance)
     tried = vectors_ND[np.sort(rng.choice(n, min(n, TRIED), replace=False))]
     truth = Exact(vectors_ND, distance).search(tried, NEIGHBOURS)[0]
-    while True:
-        recall = _recall(approximate.search(tried, NEIGHBOURS)[0], truth)
-        if recall >= RECALL or approximate.probes >= count:
-            return Coarse(centroids, approximate.probes, recall, n), cells_N
-        approximate.probes = min(2 * approximate.probes, count)
+
+    def recall(probes: int) -> float:
+        approximate.probes = probes
+        return _recall(approximate.search(tried, NEIGHBOURS)[0], truth)
+
+    probes = fewest(lambda probes: recall(probes) >= RECALL, count)
+    return Coarse(centroids, probes, recall(probes), n), cells_N
+
+
+def fewest(enough: Callable[[int], bool], most: int) -> int:
+    """About the smallest number that is enough (at most a sixteenth more), or `most`."""
+    few, many = 0, 1
+    while many < most and not enough(many):
+        few, many = many, min(2 * many, most)
+    while many - few > max(1, many // 16):
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
 
 
 def _recall(found_QK: NDArray[np.float32], truth_QK: NDArray[np.float32]) -> float:

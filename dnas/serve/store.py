@@ -64,6 +64,11 @@ class Coarse:
     recall: float
     pictures: int
 
+    @property
+    def pays(self) -> bool:
+        """Whether few enough cells are looked at to be faster than all vectors in one product."""
+        return self.probes <= len(self.centroids) // 2
+
 
 class Store:
     """The file of a gallery. `Store.create` makes one; `writing` is for one process at a time."""
@@ -118,7 +123,7 @@ class Store:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError) as error:
+        except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
             reason = "another process is writing" if busy else f"damaged: {str(error)[:200] or type(error).__name__}"
             raise UserError(f"{self.file}: {reason}") from error
@@ -293,7 +298,10 @@ class Store:
             centroids = np.frombuffer(row[0], np.float32).reshape(-1, self.interface.embedding)
             if not len(centroids) or not np.isfinite(centroids).all():
                 raise ValueError("its cells are no vectors")
-            return Coarse(centroids, int(row[1]), float(row[2]), int(row[3]))
+            found = Coarse(centroids, int(row[1]), float(row[2]), int(row[3]))
+            if not 1 <= found.probes <= len(centroids):
+                raise ValueError(f"found {found.probes} cells to look at, of {len(centroids)}")
+            return found
 
     def cells(self, ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The cell of every picture of `ids`."""

@@ -62,6 +62,15 @@ def test_goes_on_after_a_kill(pictures: Path, tmp_path: Path) -> None:
         embed_listing(stub(stop=12), listing, tmp_path / "killed.npz", 4, "skip")
     with pytest.raises(UserError, match="of other pictures or another network"):
         embed_listing(stub("b"), listing, tmp_path / "killed.npz", 4, "skip")
+    block = tmp_path / "killed.npz.partial/0000000.npz"
+    whole_block = block.read_bytes()
+    for damaged in (whole_block[:200], b"PK\x03\x04", (tmp_path / "whole.npz").read_bytes()):
+        block.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"0000000\.npz: damaged .*; delete it, and it is done again"):
+            embed_listing(stub(), listing, tmp_path / "killed.npz", 4, "skip")
+    for other in (tmp_path / "killed.npz.partial").glob("000000[12].npz"):
+        other.unlink()  # done meanwhile
+    block.write_bytes(whole_block)
     rest = stub()
     embed_listing(rest, listing, tmp_path / "killed.npz", 4, "skip")
     assert isinstance(rest.network, Stub)
