@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnas.draw.scatter import Point, draw_scatter
 from dnas.errors import UserError
 from dnas.eval.bootstrap import Difference, paired_difference
 from dnas.eval.measure import Measure
@@ -324,6 +323,8 @@ def compare(
     same = len({(run.fingerprint, str(run.protocol)) for run in runs}) == 1
     comparison = Comparison(groups, pairs_of(groups) if same else [], mixed)
     if figure is not None:
+        from dnas.draw.scatter import Point, draw_scatter  # slow to import
+
         points = [Point(group.title, group.values("macs"), [run.score for run in group.runs]) for group in groups]
         draw_scatter(points, figure, runs[0].measure)
     return comparison

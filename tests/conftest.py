@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,14 @@ from dnas.data.synthetic import SynthConfig, synthesise
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first: so that workers which run them in parallel end together."""
     items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "long")))
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody calls it
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Marks of groups are lost between xdist 3.8 and pytest 9.2, where a test's name can no longer be added to."""
+    from tests.scheduling import Together
+
+    return Together(config, log)
 
 
 @pytest.fixture(autouse=True)

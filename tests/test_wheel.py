@@ -20,7 +20,7 @@ SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--op
 SMALL += ["--optim.identities", "2", "--optim.images", "2", "--optim.milestones", "[]"]
 CLEAN = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

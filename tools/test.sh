@@ -15,4 +15,4 @@ if [ -z "${LOWEST:-}" ]; then
     ruff check .
     mypy
 fi
-pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder ${which[@]+"${which[@]}"} "$@"
+pytest -n auto --maxprocesses 8 ${which[@]+"${which[@]}"} "$@"

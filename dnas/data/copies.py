@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial import KDTree
 
 from dnas.data.hashes import content_hashes
 from dnas.data.splits import ReIDData
@@ -90,6 +89,8 @@ def near_copies(data: ReIDData, thumbnails_NT: NDArray[np.uint8]) -> list[str]:
         asked, there = looked[side[looked] == asking], looked[np.isin(side[looked], answering)]
         if not len(asked) or not len(there):
             continue
+        from scipy.spatial import KDTree  # slow to import
+
         distance, place = KDTree(unit_NT[there]).query(
             unit_NT[asked], NEIGHBOURS, distance_upper_bound=NEAR, workers=-1
         )

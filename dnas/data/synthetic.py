@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -71,13 +72,19 @@ def synthesise(config: SynthConfig) -> dict[str, int]:
     pids = range(1, config.ids + 1)
     write = partial(_write_identity, config, out=unfinished)
     workers = min(os.cpu_count() or 1, config.ids // FEW)
-    if workers < 2:
+    if workers < 2 or not _can_be_imported():
         written = [write(pid) for pid in pids]
     else:  # a fork of a process with threads (torch's) may hang
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             written = list(pool.map(write, pids, chunksize=max(1, config.ids // (8 * workers))))
     unfinished.replace(out)  # an empty folder may be there
     return {name: sum(folder == name for images in written for folder in images) for name in FOLDERS}
+
+
+def _can_be_imported() -> bool:
+    """Whether a new process can import what was started: it cannot where that is a script on standard input."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file is None or Path(file).is_file()
 
 
 def _write_identity(config: SynthConfig, pid: int, out: Path) -> list[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ def _correlations(
     """Of every resample, ties at their mean rank; NaN where a verdict is the same for all."""
     if index_RN.shape[1] < 2:
         return np.full(len(index_RN), np.nan)
+    from scipy.stats import rankdata  # slow to import
+
     centred = []
     for values_N in (one_N, other_N):
         ranks_RN = rankdata(values_N[index_RN], axis=1)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -111,6 +110,8 @@ def _input_assignment(images: Images) -> Tensor:
         """Mean entropy above half of log C; falls with beta."""
         parts = (similarity_NC[rows].mul(2 * math.exp(log_beta)).softmax(1) for rows in _chunks(n, c))
         return sum(float(torch.special.entr(phi_BC).sum()) for phi_BC in parts) / n - 0.5 * math.log(c)
+
+    from scipy.optimize import brentq  # slow to import
 
     low, high = math.log(1e-3), math.log(1e6)
     log_beta = low if excess(low) <= 0 else high if excess(high) >= 0 else float(brentq(excess, low, high, xtol=1e-9))

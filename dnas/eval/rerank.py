@@ -5,11 +5,15 @@ Shapes: N = Q + G images, D embedding. Sets of neighbours are the rows of sparse
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
+
+if TYPE_CHECKING:  # slow to import
+    from scipy.sparse import csr_matrix
 
 CHUNK = 512
 """Rows of distances at a time."""
@@ -50,7 +54,7 @@ class Reranked:
             largest.append(distance.amax(1))
         return torch.cat(near).numpy(), torch.cat(largest)
 
-    def _weighted(self, sets: sparse.csr_matrix) -> sparse.csr_matrix:
+    def _weighted(self, sets: csr_matrix) -> csr_matrix:
         """exp(-d) on the members of every set, summing to one; d is relative to the row's largest."""
         sets.eliminate_zeros()
         rows = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
@@ -61,7 +65,7 @@ class Reranked:
             parts.append(torch.exp(-(2 - 2 * dot) / self.largest_N[first]).cpu())
         values = torch.cat(parts).numpy().astype(np.float64)
         total = np.bincount(rows, values, sets.shape[0])
-        return sparse.csr_matrix((values / total[rows], sets.indices, sets.indptr), sets.shape)
+        return _csr(values / total[rows], sets.indices, sets.indptr, sets.shape[0])
 
     def rows(self, part: slice) -> Tensor:
         """Distances (q, G) of some queries."""
@@ -80,13 +84,19 @@ class Reranked:
         return (1 - common / (2 - common)) * (1 - self.weight) + original * self.weight
 
 
-def _rows(index_NK: NDArray[np.int64], values_NK: NDArray[np.float64] | NDArray[np.int32]) -> sparse.csr_matrix:
+def _rows(index_NK: NDArray[np.int64], values_NK: NDArray[np.float64] | NDArray[np.int32]) -> csr_matrix:
     """A sparse matrix with `values_NK` at the columns `index_NK` of each row."""
     n, k = index_NK.shape
-    return sparse.csr_matrix((values_NK.ravel(), index_NK.ravel(), np.arange(0, n * k + 1, k)), (n, n))
+    return _csr(values_NK.ravel(), index_NK.ravel(), np.arange(0, n * k + 1, k), n)
 
 
-def _mutual(near_NK: NDArray[np.int64], k: int) -> sparse.csr_matrix:
+def _csr(values: NDArray[Any], columns: NDArray[Any], starts: NDArray[Any], n: int) -> csr_matrix:
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix((values, columns, starts), (n, n))
+
+
+def _mutual(near_NK: NDArray[np.int64], k: int) -> csr_matrix:
     """Which images are among each other's k nearest."""
     nearest = _rows(near_NK[:, :k], np.ones((len(near_NK), min(k, near_NK.shape[1])), np.int32))
     return nearest.multiply(nearest.T).tocsr()

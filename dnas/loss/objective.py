@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pytorch_metric_learning.losses import CircleLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -100,8 +99,11 @@ class Objective(nn.Module):
                 raise UserError(f"loss.ibb_on: found {config.ibb_on}, this network has no stages; allowed: embedding")
             self.sites = SiteBounds(identities, sites, config.beta)
         self.centres = Centres(identities, dim) if config.centre > 0 else None
-        # the margin and scale of the paper for person re-identification
-        self.circle = CircleLoss(m=0.25, gamma=128) if config.circle > 0 else None
+        self.circle: nn.Module | None = None
+        if config.circle > 0:
+            from pytorch_metric_learning.losses import CircleLoss  # slow to import
+
+            self.circle = CircleLoss(m=0.25, gamma=128)  # of the paper, for person re-identification
         self.watched: dict[str, Tensor] = {}
         """Perplexity of phi and entropy H(F~) of the last batch that had the bound."""
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from dnas.run import distributed
@@ -61,6 +60,8 @@ class Beginning:
         self.verdicts[epoch] = loss_N.tolist()
         before = self.verdicts.get(epoch - self.apart)
         if before is not None:
+            from scipy.stats import spearmanr  # slow to import
+
             self.agreement = float(spearmanr(before, self.verdicts[epoch])[0])
             if self.agreement >= AGREEMENT:
                 self.settled = epoch + 1

@@ -1,5 +1,7 @@
 """Reading, splitting, sampling, augmenting; and the synthetic pedestrians."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from dnas.data.images import Batch, Images, decode, normalise
 from dnas.data.layouts import load_data
 from dnas.data.sampler import PKSampler
 from dnas.data.splits import check_matches, hold_out, split_images
-from dnas.data.synthetic import SynthConfig, synthesise
+from dnas.data.synthetic import FEW, SynthConfig, synthesise
 from dnas.errors import UserError
 
 
@@ -23,6 +25,14 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         synthesise(SynthConfig(str(tmp_path / name), ids=4, cameras=2, images=2, height=32, width=16, seed=seed))
         names.append(load_data(tmp_path / name).fingerprint()["sha256"])
     assert names[0] == names[1] != names[2]
+
+
+def test_pedestrians_are_drawn_by_a_script_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process could import it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    written = synthesise(SynthConfig(str(tmp_path / "p"), ids=2 * FEW, cameras=2, images=2, height=32, width=16))
+    assert sum(written.values()) == len(list((tmp_path / "p").rglob("*.jpg")))
 
 
 @pytest.mark.slow

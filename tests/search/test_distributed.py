@@ -109,7 +109,6 @@ def ranks(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes search")
 @pytest.mark.parametrize("name", ARCH)
 def test_two_processes_search_as_one(
     name: str, ranks: list[dict[str, dict[str, torch.Tensor]]], pedestrians: Path
