@@ -78,6 +78,7 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
         f"held-out {metric}, supernet": _percent(as_dict(found.get("held_out_supernet")).get(metric)),
         "mean entropy (1: undecided)": sum(entropy.values()) / max(len(entropy), 1) if entropy else None,
         "choices whose options are equal on held-out data": len(equal) if isinstance(equal, list) else None,
+        "with inherited weights, above": _standing(as_dict(found.get("standing"))),
         "held against short trainings of their own": asked or "no (dnas fidelity, --verify)",
     }
     if fidelity:
@@ -86,6 +87,14 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
             as_dict(fidelity.get("gain")), "mean", percent=True
         )
     return pairs_table("What was found", rows)
+
+
+def _standing(found: Mapping[str, Any]) -> str | None:
+    others, own = found.get("others"), found.get("found")
+    if not isinstance(others, list) or not isinstance(own, int | float):
+        return None
+    below = sum(isinstance(other, int | float) and other < own for other in others)
+    return f"{below} of {len(others)} random networks of its cost"
 
 
 def results_table(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:

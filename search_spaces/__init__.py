@@ -26,6 +26,7 @@ SPACES: Mapping[str, Space] = {
         cells_reid("cells_reid_tiny", stem=(16,), plan="RNRN", width=8, head=256, height=128),
         nas_bench_201(),
         nas_bench_201("nas_bench_201_small", channels=16, cells=1, side=16),
+        nas_bench_201("nas_bench_201_proxy", channels=16, cells=2, side=16, residual=False),
         attention_sites("attention_sites_resnet50", "resnet50"),
         attention_sites("attention_sites_mobilenet_v2", "mobilenet_v2"),
         attention_sites("attention_sites_vit_s_16", "vit_s_16", cells=("none", "dcs")),

@@ -3,6 +3,8 @@
 A cell has an input and three nodes, an edge from every earlier state, one of five operations on each of the six edges.
 All cells of a network are alike. Networks: a stem of `channels`, three stages of `cells` cells with a residual
 block that halves the resolution between them. `nas_bench_201_small`: one cell a stage, half the resolution.
+`nas_bench_201_proxy`: two cells a stage, half the resolution, and a pointwise convolution in place of each residual
+block: what a small network can do is then up to its cells.
 
 The benchmark names a cell by a string: "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...~0|...~1|...~2|", for every node
 the operations of its edges with the state that each comes from.
@@ -63,8 +65,14 @@ def read_cell(text: str) -> dict[str, Choice]:
     return choices
 
 
-def nas_bench_201(name: str = "nas_bench_201", channels: int = 16, cells: int = 5, side: int = 32) -> Space:
-    """The space with `cells` cells a stage, for square images."""
+def nas_bench_201(
+    name: str = "nas_bench_201", channels: int = 16, cells: int = 5, side: int = 32, residual: bool = True
+) -> Space:
+    """The space with `cells` cells a stage, for square images.
+
+    Args:
+        residual: whether a residual block halves the resolution; else a pointwise convolution of stride 2.
+    """
     cell = DenseCell(
         tuple(
             tuple(OneOf(edge_key(source, node), OPERATIONS) for source in range(node)) for node in range(1, NODES + 1)
@@ -73,6 +81,9 @@ def nas_bench_201(name: str = "nas_bench_201", channels: int = 16, cells: int = 
     parts: list[Spec] = [ConvNormAct(channels, activation=False)]
     for stage in range(1, 4):
         if stage > 1:
-            parts.append(ResidualReduction(channels * 2 ** (stage - 1)))
+            width = channels * 2 ** (stage - 1)
+            parts.append(
+                ResidualReduction(width) if residual else ConvNormAct(width, kernel=1, stride=2, activation=False)
+            )
         parts.append(Chain((cell,) * cells, name=f"stage{stage}", stage=stage))
     return Space(name, Chain((*parts, NormReLU())), side, side, f"NAS-Bench-201: {cells} cells a stage, 5 operations")

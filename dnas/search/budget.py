@@ -25,7 +25,7 @@ class Budget:
     """
 
     def __init__(self, config: BudgetConfig, space: Space) -> None:
-        self.config = config
+        self.config, self.space = config, space
         self.cost = space.spec.cost(space.input)
         self.count = self.cost.params if config.kind == "params" else self.cost.macs  # what the budget is about
         if config.latency_table is not None:

@@ -155,17 +155,25 @@ class Judge:
         return self.budget.count.at({key: decision.index(choices[key]) for key, decision in known.items()})
 
 
+def peers(judge: Judge, found: Choices, number: int) -> list[Choices]:
+    """Random networks of the found one's cost; of any cost where there is no budget.
+
+    Raises:
+        UserError: they are too rare.
+    """
+    cost, limit = judge.cost(found), judge.budget.config.limit
+    window = (0.0, float("inf")) if limit is None else ((1 - WINDOW) * cost, cost)
+    return random_networks(decisions(judge.space.spec), number, judge.config.seed, judge.budget.count, window)
+
+
 def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, say: Callable[[str], None]) -> Fidelity:
     """Judge the found network and random ones. Goes on with what `file` has of the same question.
 
     Raises:
         UserError: networks of the found one's cost are too rare.
     """
-    cost, limit = judge.cost(found), judge.budget.config.limit
-    window = (0.0, float("inf")) if limit is None else ((1 - WINDOW) * cost, cost)
-    known, seed = decisions(judge.space.spec), judge.config.seed
-    drawn = random_networks(known, config.networks, seed, judge.budget.count, window)
-    question = {"config": asdict(config), "found": dict(found), "seed": seed}
+    drawn = peers(judge, found, config.networks)
+    question = {"config": asdict(config), "found": dict(found), "seed": judge.config.seed}
     before = read_json(file) if file.is_file() else {}
     same = isinstance(before, dict) and before.get("question") == question
     judged = [Judged(**one) for one in before["judged"]] if same else []

@@ -34,6 +34,7 @@ from dnas.search.fidelity import FIDELITY, Fidelity, FidelityConfig, Judge, meas
 from dnas.search.logits import LogitStep
 from dnas.search.random_networks import random_networks
 from dnas.search.relaxation import Relaxation
+from dnas.search.standing import stand
 from dnas.search.supernet import SupernetBuilder, compile_options
 from dnas.search.verdict import Verdict
 from dnas.space.genotype import Genotype, read_genotype
@@ -175,15 +176,22 @@ class Search(Loop):
         folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
         counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
         folder.write("cost.json", counted | self.budget.expected(self.relaxation))
+        fidelity = None
         if self.config.verify:
             wanted = FidelityConfig(self.config.verify, self.config.verify_epochs)
             fidelity = self.fidelity(wanted, folder)
             report_fidelity(folder, fidelity)
+        with distributed.apart():
+            standing = stand(self.judge, self.choices)
+        _report(folder, "standing", standing.plain(), [standing.line(fidelity)])
+
+    @property
+    def judge(self) -> Judge:
+        return Judge(self.config, self.space, self.budget, self.task, self.children)
 
     def fidelity(self, asked: FidelityConfig, folder: RunFolder) -> Fidelity:
         """Hold the verdict against short trainings of networks on their own (`dnas.search.fidelity`)."""
-        judge = Judge(self.config, self.space, self.budget, self.task, self.children)
-        return measure(judge, self.choices, asked, folder.path / FIDELITY, console.print)
+        return measure(self.judge, self.choices, asked, folder.path / FIDELITY, console.print)
 
     def parts(self) -> dict[str, Any]:
         own = {
@@ -204,9 +212,13 @@ class Search(Loop):
 
 def report_fidelity(folder: RunFolder, fidelity: Fidelity) -> None:
     """Put the verdict into the genotype, and say it."""
+    _report(folder, "fidelity", fidelity.verdict(), fidelity.lines())
+
+
+def _report(folder: RunFolder, key: str, found: dict[str, Any], lines: Sequence[str]) -> None:
     known = read_genotype(folder.genotype_file)
-    replace(known, search={**known.search, "fidelity": fidelity.verdict()}).save(folder.genotype_file)
-    for line in fidelity.lines():
+    replace(known, search={**known.search, key: found}).save(folder.genotype_file)
+    for line in lines:
         console.print(f"search: {line}", highlight=False)
 
 

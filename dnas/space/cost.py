@@ -155,19 +155,20 @@ class Count:
         total = np.array(self.at(decisions), np.int64)
         found: dict[str, Table] = {}
         for keys, table in self.tables.items():
-            place = tuple(decisions[key] for key in keys)
-            for axis, key in enumerate(keys):
-                row_K = np.moveaxis(table, axis, -1)[place[:axis] + place[axis + 1 :]]
-                found[key] = found.get(key, total) + row_K - table[place]
+            here = table[tuple(decisions[key] for key in keys)]
+            for key in keys:
+                found[key] = found.get(key, total) + _switched(keys, table, key, decisions) - here
         for events, count in self.rare.items():
-            tables = [*(part for event in events for part in event.parts.items()), *count.tables.items()]
-            sizes = {key: size for keys, table in tables for key, size in zip(keys, table.shape, strict=True)}
             missing = [{*keys} for event in events for keys in event.missing(decisions)]
-            now = 0 if missing else count.at(decisions)
-            for key in set.intersection(*missing) if missing else sizes:  # other keys cannot change it alone
-                there = ({**decisions, key: k} for k in range(sizes[key]))
-                row_K = np.array([0 if any(e.missing(at) for e in events) else count.at(at) for at in there], np.int64)
-                found[key] = found.get(key, total) + row_K - now
+            parts = [part for event in events for part in event.parts.items()]
+            mine = {key for keys, _ in [*parts, *count.tables.items()] for key in keys}
+            own, worth = count.switched(decisions), count.at(decisions)
+            for key in set.intersection(*missing) if missing else mine:  # other keys cannot change it alone
+                row_K = np.asarray(own.get(key, worth), np.int64)
+                for keys, table in parts:
+                    if key in keys:
+                        row_K = row_K * _switched(keys, table, key, decisions)
+                found[key] = found.get(key, total) + row_K - (0 if missing else worth)
         return found
 
     @property
@@ -251,6 +252,12 @@ def _connected(parts: Factors) -> list[Factors]:
         groups = [group for group in groups if not any(group is other for other in near)]
         groups.append([part, *(other for group in near for other in group)])
     return groups
+
+
+def _switched(keys: Keys, table: Table, key: str, decisions: Mapping[str, int]) -> Table:
+    """The row (K,) of a table where `key` alone takes each of its options, the others as decided."""
+    row_K: Table = table[tuple(slice(None) if other == key else decisions[other] for other in keys)]
+    return row_K
 
 
 def _aligned(table: Table, keys: Keys, union: Keys) -> Table:

@@ -69,6 +69,13 @@ def test_by_the_command_line(pedestrians: Path, tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "agree on 5 random networks by" in said
     assert "the found network is" in said
+    standing = read_genotype(out / "genotype.json").search["standing"]
+    below = sum(other < standing["found"] for other in standing["others"])
+    inherited = [one["inherited"] for one in json.loads((out / "fidelity.json").read_text())["judged"]]
+    assert [standing["found"], *standing["others"][:5]] == pytest.approx(
+        inherited
+    )  # the same networks, weights, images
+    assert f"above {below} of 10 random ones of its cost" in " ".join(said.split())
     verdict = read_genotype(out / "genotype.json").search["fidelity"]
     assert (verdict["networks"], verdict["epochs"], verdict["metric"]) == (5, 1, "mAP")
     written = json.loads((out / "fidelity.json").read_text())

@@ -2,17 +2,20 @@
 
     sum_r (L_r - mean of the others) grad log p(draw r),   draws of one batch
 
-Unbiased, forward passes only; its noise grows with the number of decisions. The cost is that of each draw, which an
+Unbiased, forward passes only; its noise grows with the number of decisions. Those that a drawn network has no part for do
+not count in its log p: they had no say in its loss, and would only add noise. The cost is that of each draw, which an
 expectation would not be: that is content with a mixture of cheap and dear networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dnas.search.active import Active
 from dnas.search.estimators.estimator import Estimator, Lesson
 
 
@@ -21,6 +24,10 @@ class Score(Estimator):
 
     joint = False
     tempered = False
+
+    @cached_property
+    def active(self) -> Active:
+        return Active(self.budget.space)
 
     @property
     def lessons(self) -> int:
@@ -44,7 +51,8 @@ class Score(Estimator):
 
     def learn(self, loss: Callable[[], Tensor], progress: float) -> Lesson:
         loss_R, cost_R = self._losses(loss, progress)
-        log_p_R = self.relaxation.log_probability(self.draws)[1:]
+        active = [self.active.of(self.relaxation.numbers(self.draws, n)) for n in range(1 + self.lessons)]
+        log_p_R = self.relaxation.log_probability(self.draws, active)[1:]
         surrogate = leave_one_out(loss_R + cost_R, log_p_R) + self.settling(progress)
         nothing = torch.zeros_like(surrogate)
         return Lesson(nothing, surrogate, {"cost": cost_R.sum(), "loss": loss_R.sum()}, (loss_R + cost_R).mean())
