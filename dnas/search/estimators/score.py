@@ -2,9 +2,9 @@
 
     sum_r (L_r - mean of the others) grad log p(draw r),   draws of one batch
 
-Unbiased, forward passes only; its noise grows with the number of decisions. Those that a drawn network has no part for do
-not count in its log p: they had no say in its loss, and would only add noise. The cost is that of each draw, which an
-expectation would not be: that is content with a mixture of cheap and dear networks.
+Unbiased, forward passes only; its noise grows with the number of decisions. Those that a drawn network has no part for
+do not count in its log p: they had no say in its loss, and would only add noise. The cost is that of each draw, which
+an expectation would not be: that is content with a mixture of cheap and dear networks.
 """
 
 from __future__ import annotations
