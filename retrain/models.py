@@ -185,9 +185,3 @@ def search_options(folder: RunFolder) -> dict[str, list[str]]:
 def run_measure(folder: RunFolder) -> Measure:
     """What a run is judged by, from its configuration."""
     return pick_task(str(folder.config().get("task", "reid"))).measure
-
-
-def search_mode(folder: RunFolder) -> str:
-    """How a search trained its logits: score, sampled or full."""
-    arch = folder.config().get("arch")
-    return str(arch.get("mode", "")) if isinstance(arch, dict) else ""

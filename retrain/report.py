@@ -31,7 +31,7 @@ from retrain.card import card_items
 from retrain.compare import Comparison, Run, compare
 from retrain.look import draw_attention, draw_grad_cam
 from retrain.look_at import look_at
-from retrain.models import network_of, open_space, run_measure, search_mode, search_options
+from retrain.models import network_of, open_space, run_measure, search_options
 from retrain.report_tables import as_dict, origin, results_table, search_summary, selection_table, sortable_table
 from retrain.tables import GROUPS, group_cells, pair_cells, pairs_title
 
@@ -131,7 +131,7 @@ class Reporter:
         items.append(self.picture(
             "The course of the search",
             "Losses, entropy, temperature, expected cost, held-out accuracy and information by epoch.",
-            lambda: draw_course(rows, search_mode(folder), run_measure(folder)),
+            lambda: draw_course(rows, run_measure(folder)),
         ))  # fmt: skip
         return Section(f"search-{number}", f"Search {path.name}", [*items, *origin(folder)])
 

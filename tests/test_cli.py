@@ -49,7 +49,7 @@ def test_the_whole_road(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     assert genotype["search"]["held_out"]["mAP"] > 0
     rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
-    assert [row["temperature"] for row in rows] == pytest.approx([5.0, (5 * 0.5) ** 0.5, 0.5])
+    assert not any("temperature" in row for row in rows)  # the default estimator has none
     assert rows[0]["probabilities"] != rows[2]["probabilities"]
     for ending in ("svg", "png", "dot"):
         assert run("show", found, "-o", tmp_path / f"net.{ending}") == 0
@@ -111,7 +111,8 @@ def test_samples_inherited_weights_and_a_parameter_budget(
     assert set(genotype["search"]["health"]) >= {"idle", "undecided", "moved", "cost_ratio", "warnings"}
     health = genotype["search"]["health"]
     assert len(health["undecided"]) + len(health["equal"]) > 30  # of 34, after two epochs
-    assert "search: warning: " in (found / "log.txt").read_text()
+    log = (found / "log.txt").read_text()
+    assert ("search: warning: undecided: " in log) == (len(health["undecided"]) >= 17)
     words = ["--genotype", found, "--inherit", "true", "--optim.lr", 0, "--optim.epochs", 1]
     assert run("retrain", *road, *words, "--out", tmp_path / "inherited") == 0
     summary = json.loads((tmp_path / "inherited" / "summary.json").read_text())

@@ -71,7 +71,7 @@ def _figure(config: Namespace) -> Figure:
     from retrain.compare import read_run
     from retrain.look import draw_attention, draw_grad_cam
     from retrain.look_at import look_at
-    from retrain.models import run_measure, search_mode, search_options
+    from retrain.models import run_measure, search_options
 
     kind, paths = config.kind, config.runs
     if kind in ("choices", "course"):
@@ -79,7 +79,7 @@ def _figure(config: Namespace) -> Figure:
         if folder.verb() != "search":
             raise UserError(f"{folder.path}: draw {kind} is for a search, this is a {folder.verb()}")
         return (
-            draw_course(folder.rows(), search_mode(folder), run_measure(folder))
+            draw_course(folder.rows(), run_measure(folder))
             if kind == "course"
             else draw_choices(folder.rows(), search_options(folder))
         )

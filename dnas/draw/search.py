@@ -64,11 +64,8 @@ def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
     return figure
 
 
-def draw_course(rows: Rows, mode: str = "", measure: Measure = RETRIEVAL) -> Figure:
+def draw_course(rows: Rows, measure: Measure = RETRIEVAL) -> Figure:
     """Losses, entropy, temperature, expected against target cost, held-out accuracy and information over the epochs.
-
-    Args:
-        mode: of the search; `score` draws without a temperature.
 
     Raises:
         UserError: no epoch is logged yet.
@@ -80,8 +77,7 @@ def draw_course(rows: Rows, mode: str = "", measure: Measure = RETRIEVAL) -> Fig
         _losses(grid[0, 0], rows)
         _entropy(grid[0, 1], rows)
         _cost(grid[0, 2], rows)
-        draws = {} if mode == "score" else {"of the draws": ("temperature",)}
-        _line(grid[1, 0], rows, {**draws, "of DCS masks": ("mask_temperature",)})
+        _line(grid[1, 0], rows, {"of the draws": ("temperature",), "of DCS masks": ("mask_temperature",)})
         grid[1, 0].set(title="temperature", yscale="log", ylabel="temperature (log scale)")
         held = {"derived network": ("held_out", measure.key), "supernet": ("held_out_supernet", measure.key)}
         _line(grid[1, 1], rows, held, 100)

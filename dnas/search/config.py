@@ -87,20 +87,23 @@ class ArchConfig:
     """How the architecture logits are trained.
 
     Args:
-        mode: how the logits get their gradient: `full` runs every option of a choice, `sampled` only the drawn one
-            (straight-through, biased), `score` as well (score function, unbiased), `switch` as well, and forward only
-            what it is held against (`alternatives`), `between` a point on the way from the drawn option to another one.
+        mode: how the logits get their gradient: `between` runs a point on the way from the drawn option of a choice to
+            another one, `switch` the drawn one, and forward only what it is held against (`alternatives`), `sampled`
+            the drawn one (straight-through, biased), `score` as well (score function, unbiased, noisier the more
+            choices there are), `full` every option.
         alternatives: what `switch` holds against the drawn option of each choice: one other, or all of them; each
             costs a forward pass of its operation.
         draws: architectures that one `score` step compares on one batch; each costs a forward pass.
-        data: `split` trains weights on 80 % of each identity's images, logits on the others; `joint` both on all.
+        data: `joint` trains weights and logits on all images, `split` weights on 80 % of each identity's images and
+            logits on the others.
         lr: learning rate of Adam on the logits.
         temperature: tau of the Gumbel-softmax in the first epoch (`full`, `sampled`; the others have none).
         temperature_end: tau in the last epoch.
         weights_only: share of the epochs at the start that train weights alone; none: measured, until the supernet's
             verdict on random networks keeps to what it was, at most half of the epochs (`dnas.search.beginning`).
         weights_draws: what the draws that train the weights follow once logits learn: the `logits`, the `uniform`
-            distribution, or `both`, from the uniform one to the logits in the course of the epochs.
+            distribution, or `both`, from the uniform one to the logits in the course of the epochs; none: `both` where
+            the estimator can learn beside such draws, else the logits.
         share: let options share weights where they can: inverted residuals that differ in kernel and expansion alone,
             transformer stages that differ in channel selection alone.
         entropy: weight of the mean entropy of the choices in the loss of the logits at the end; it grows linearly from
@@ -111,18 +114,18 @@ class ArchConfig:
             weights, the one of largest summed logits among them (0: take that one).
     """
 
-    mode: str = "score"
+    mode: str = "between"
     alternatives: Literal["one", "all"] = "one"
     draws: int = 4
-    data: Literal["split", "joint"] = "split"
+    data: Literal["split", "joint"] = "joint"
     lr: float = 0.02
     temperature: float = 5.0
     temperature_end: float = 0.5
-    weights_only: float | None = 0.3
-    weights_draws: Literal["logits", "uniform", "both"] = "logits"
+    weights_only: float | None = None
+    weights_draws: Literal["logits", "uniform", "both"] | None = None
     share: bool = True
     entropy: float = 0.0
-    idle_dropout: float = 0.0
+    idle_dropout: float = 0.9
     samples: int = 0
 
     def __post_init__(self) -> None:

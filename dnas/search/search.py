@@ -68,11 +68,7 @@ class Search(Loop):
         self.estimator = estimator(self.relaxation, self.budget, config.arch)
         self.beginning = Beginning(config.optim.epochs, config.arch.weights_only)
         self.judged = random_networks(known, NETWORKS, config.seed, different=False)
-        if config.arch.weights_draws != "logits" and config.arch.data == "joint" and not self.estimator.off_policy:
-            raise UserError(
-                f"arch.weights_draws: found {config.arch.weights_draws}, allowed in a joint search by"
-                f" {config.arch.mode}: logits"
-            )
+        self.weights_draws = self._weights_draws()
         self.verdict = Verdict(config, self.space, self.relaxation, self.budget, self.estimator)
         channels = self.space.spec.out(self.space.input).channels.size
         needs = Needs(
@@ -99,6 +95,23 @@ class Search(Loop):
         """Of the derived network."""
         return self.verdict.choices
 
+    def _weights_draws(self) -> str:
+        """What the draws that train weights follow, once logits learn.
+
+        Raises:
+            UserError: the estimator learns by the very draws that train weights, and they must follow the logits.
+        """
+        arch, estimator = self.config.arch, self.estimator
+        of_one_step = arch.data == "joint" and estimator.joint and not estimator.off_policy
+        if of_one_step or not estimator.one_hot:
+            if arch.weights_draws not in (None, "logits"):
+                raise UserError(
+                    f"arch.weights_draws: found {arch.weights_draws}, allowed in a {arch.data} search by {arch.mode}:"
+                    " logits"
+                )
+            return "logits"
+        return arch.weights_draws or "both"
+
     def begin_epoch(self, epoch: int, start: int) -> None:
         arch, epochs = self.config.arch, self.config.optim.epochs
         self.temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
@@ -113,7 +126,7 @@ class Search(Loop):
 
     def _uniform(self, epoch: int) -> float:
         """Share of the uniform distribution in the draws that train the weights, once logits learn."""
-        draws, epochs = self.config.arch.weights_draws, self.config.optim.epochs
+        draws, epochs = self.weights_draws, self.config.optim.epochs
         if draws == "both":
             begun = self.beginning.epoch
             return 1 - (epoch - begun) / max(epochs - 1 - begun, 1)
@@ -144,7 +157,8 @@ class Search(Loop):
             self.position.count(self.logits(*next(self.logit_batches), at))
 
     def epoch_metrics(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, **self.verdict.architecture()}
+        tempered = {"temperature": self.temperature} if self.estimator.tempered else {}
+        return {**tempered, **self.verdict.architecture()}
 
     def look(self, metrics: dict[str, Any], last: bool) -> tuple[dict[str, float], Sequence[str]]:
         if self.beginning.asks(metrics["epoch"]):

@@ -93,7 +93,7 @@ def found(textures: Path, out: Path, seed: int, **arch: object) -> Choices:
     return search.choices
 
 
-@pytest.mark.parametrize("mode", ["score", "between"])
+@pytest.mark.parametrize("mode", ["score", ArchConfig().mode])
 @pytest.mark.long
 def test_the_search_finds_it_and_random_search_does_not(textures: Path, tmp_path: Path, mode: str) -> None:
     """An epoch of a search costs two of a network's (weights, logits): random search may train two networks.

@@ -27,13 +27,14 @@ from scipy.stats import f_oneway
 
 from dnas.draw.style import BLUE, GREY, INK, style
 from dnas.run.folder import RunFolder
-from dnas.search.config import BudgetConfig
+from dnas.search.config import ArchConfig, BudgetConfig
+from dnas.search.estimators import ESTIMATORS
 from dnas.space.genotype import Genotype
 from dnas.space.spec import decisions
 from search_spaces import named_space
 
 SEARCHES, RANDOMS, LEAST = 3, 12, 0.93
-MODES = ("score", "sampled", "full")
+MODES = tuple(ESTIMATORS)
 SEARCH = ["--optim.lr", "0.003", "--eval_every", "10"]
 RETRAIN = ["--optim.lr", "0.003"]
 
@@ -197,7 +198,7 @@ def main() -> None:
     runs.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
     runs.add_argument("--seeds", type=int, default=1, help="retrainings of every network")
     runs.add_argument("--letters", action="store_true", help="do not mirror images")
-    runs.add_argument("--mode", default="score", choices=MODES, help="estimator of the search")
+    runs.add_argument("--mode", default=ArchConfig().mode, choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)
     runs.add_argument("--only-searches", action="store_true")
     runs.add_argument("search", nargs="*", help="further options of dnas search, after --")
