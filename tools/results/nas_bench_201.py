@@ -1,10 +1,12 @@
 """Searches of NAS-Bench-201 by its table (docs/results/nas-bench-201.md): does the search find?
 
     python tools/results/nas_bench_201.py --images cifar10-small.zip --table nas-bench-201.csv [--seeds 8] [--workers 2]
+        [--controls 3] [--so_far]
 
-Images: a zip of `train/CLASS/*`. The searches see a proxy (one cell a stage, half the resolution); the table says what
-the found cell is worth at full size after 200 epochs of all of CIFAR-10. What is finished is not run again. Beside the
-searches (`SEARCHES`), as many seeds each of
+Images: a zip of `train/CLASS/*`. The searches see a proxy (two cells a stage, half the resolution, pointwise
+reductions); the table says what the found cell is worth at full size after 200 epochs of all of CIFAR-10. What is
+finished is not run again; --so_far reports on the variants all of whose seeds are there. Beside the searches
+(`SEARCHES`) and so many seeds of the default with one setting changed (`CONTROLS`), as many seeds each of
 
     random search   cells drawn at random and trained shortly on their own, in the time of a search: the best held-out
     most parameters, NASWOT (arXiv 2006.04647)   zero-cost scores alone, no training
@@ -17,6 +19,7 @@ with the table (the proxy's fault); over all of them, and over the better half b
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -52,31 +55,39 @@ from dnas.task.task import Needs, Task
 from search_spaces import named_space
 from search_spaces.nas_bench_201 import OPERATIONS, cell_string, edge_key
 
-SPACE = "nas_bench_201_small"
+SPACE = "nas_bench_201_proxy"
 COMMON = [
     "--task", "classify", "--space", SPACE, "--device", "cpu", "--holdout", "0.2", "--eval_every", "0",
     "--input.pad", "2", "--input.erase", "0", "--loss.smoothing", "0", "--loss.eta", "0",
     "--optim.optimiser", "sgd", "--optim.lr", "0.05",
     "--optim.batch", "64", "--optim.epochs", "40", "--optim.warmup", "1",
 ]  # fmt: skip
-SWITCH = [
-    "--arch.mode",
-    "switch",
-    "--arch.data",
-    "joint",
-    "--arch.weights_only",
-    "none",
-    "--arch.weights_draws",
-    "both",
-]
+
+
+def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropout: str) -> list[str]:
+    """What a search is measured by is spelled out, as defaults change."""
+    return [
+        "--arch.mode", mode, "--arch.data", data, "--arch.weights_only", weights_only,
+        "--arch.weights_draws", weights_draws, "--arch.idle_dropout", idle_dropout, "--arch.lr", "0.02",
+    ]  # fmt: skip
+
+
 SEARCHES = {
-    "switch": SWITCH,
-    "score": ["--arch.mode", "score", "--arch.data", "split", "--arch.weights_only", "0.3"],
-    "sampled": ["--arch.mode", "sampled", "--arch.data", "split", "--arch.weights_only", "0.3"],
-    "full": ["--arch.mode", "full", "--arch.data", "split", "--arch.weights_only", "0.3"],
+    "between": arch("between", "joint", "none", "both", "0.9"),
+    "score": arch("score", "split", "0.3", "logits", "0"),
+    "switch": arch("switch", "joint", "none", "both", "0.9"),
+    "sampled": arch("sampled", "split", "0.3", "logits", "0"),
+    "full": arch("full", "split", "0.3", "logits", "0"),
 }
-"""The first is what the others are held against; what a default is measured by is spelled out, as defaults change."""
+"""The first is the default, which the others are held against; `score` as it was when it was the default."""
 OURS = next(iter(SEARCHES))
+CONTROLS = {
+    "idle options from the start": arch("between", "joint", "none", "both", "0"),
+    "draws follow the logits": arch("between", "joint", "none", "logits", "0.9"),
+    "logits from the start": arch("between", "joint", "0", "both", "0.9"),
+    "images apart": arch("between", "split", "none", "both", "0.9"),
+}
+"""The default with one setting changed."""
 ALONE_EPOCHS = 10
 BANK = 64
 """Random cells for the correlations; random search draws on, if its time allows more."""
@@ -88,11 +99,12 @@ GDAS = 93.6
 
 def settings() -> str:
     """Identifies what the runs were made with."""
-    return hashlib.sha256(json.dumps([COMMON, SEARCHES, ALONE_EPOCHS, ZERO_COST]).encode()).hexdigest()[:12]
+    made = [SPACE, COMMON, SEARCHES[OURS], ALONE_EPOCHS, ZERO_COST]
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
 
 
 def folder_of(out: Path, variant: str, seed: int) -> Path:
-    return out / settings() / f"{variant}-{seed}"
+    return out / settings() / f"{variant.replace(' ', '_')}-{seed}"
 
 
 def random_cell(number: int) -> dict[str, str]:
@@ -113,7 +125,16 @@ def search(images: Path, out: Path, variant: str, seed: int) -> None:
     folder = folder_of(out, variant, seed)
     if (folder / "cost.json").is_file():
         return
-    new = ["--data", str(images), "--out", str(folder), "--seed", str(seed), *COMMON, *SEARCHES[variant]]
+    new = [
+        "--data",
+        str(images),
+        "--out",
+        str(folder),
+        "--seed",
+        str(seed),
+        *COMMON,
+        *{**SEARCHES, **CONTROLS}[variant],
+    ]
     known = (folder / "config.yaml").is_file()
     run_words(["-m", "dnas.cli", "search", *(["--resume", str(folder)] if known else new)], folder.with_suffix(".log"))
 
@@ -192,8 +213,13 @@ def log_determinant(spec: object, images: torch.Tensor) -> float:
     return float(value) if float(sign) > 0 else -float("inf")
 
 
-def random_searches(out: Path, seeds: int, seconds: float) -> list[str]:
-    """The best held-out cell of every random search. Each takes cells of the bank until its time is used up."""
+def random_searches(out: Path, seeds: int) -> list[str]:
+    """The best held-out cell of every random search. Each takes cells of the bank until its time is used up.
+
+    Raises:
+        FileNotFoundError: the bank has too few.
+    """
+    seconds = median(seconds_of(folder_of(out, OURS, seed)) for seed in range(seeds))
     found, number = [], 0
     for _ in range(seeds):
         spent, best = 0.0, ("", -1.0)
@@ -221,37 +247,44 @@ def worker(out: Path, work: str, number: int) -> None:
     run_words([str(Path(__file__)), "--out", str(out), "--worker", work, str(number)], log)
 
 
-def run(options: argparse.Namespace) -> dict[str, list[str]]:
-    """All runs, and the cells that every variant found, a seed each."""
+def run(options: argparse.Namespace) -> None:
+    """All runs, what is held against what first."""
     out, images, seeds = options.out, options.out / "images", range(options.seeds)
     if not images.is_dir():
         with zipfile.ZipFile(options.images) as archive:
             archive.extractall(images)
     with ThreadPoolExecutor(options.workers) as pool:
-        # seed by seed, so that what is there at any time is balanced
-        list(pool.map(lambda job: search(images, out, *job), [(v, seed) for seed in seeds for v in SEARCHES]))
-        time_of_search = median(seconds_of(folder_of(out, OURS, seed)) for seed in seeds)
+        list(pool.map(lambda seed: search(images, out, OURS, seed), seeds))
+        work = [("naswot", seed) for seed in seeds] + [("inherited", seed) for seed in seeds]
+        list(pool.map(lambda job: worker(out, *job), work))
         bank = BANK
         while True:
-            jobs = [("alone", n) for n in range(0, bank, CHUNK)] + [
-                (verb, s) for verb in ("inherited", "naswot") for s in seeds
-            ]
-            list(pool.map(lambda job: worker(out, *job), jobs))
+            list(pool.map(lambda number: worker(out, "alone", number), range(0, bank, CHUNK)))
             try:
-                drawn = random_searches(out, options.seeds, time_of_search)
+                random_searches(out, options.seeds)
                 break
             except FileNotFoundError:
                 bank += 4 * CHUNK
-    found = {
-        variant: [cell_string(read_genotype(folder_of(out, variant, seed) / "genotype.json").choices) for seed in seeds]
-        for variant in SEARCHES
-    }
+        others = [(variant, seed) for variant in SEARCHES for seed in seeds]
+        others += [(variant, seed) for seed in range(options.controls) for variant in CONTROLS]
+        list(pool.map(lambda job: search(images, out, *job), others))
+
+
+def found_cells(options: argparse.Namespace) -> dict[str, list[str]]:
+    """The cells that every variant found, a seed each; variants whose seeds are not all there are left out."""
+    out, found = options.out, {}
+    for variants, count in ((SEARCHES, options.seeds), (CONTROLS, options.controls)):
+        for variant in variants:
+            folders = [folder_of(out, variant, seed) for seed in range(count)]
+            if folders and all((folder / "cost.json").is_file() for folder in folders):
+                found[variant] = [cell_string(read_genotype(folder / "genotype.json").choices) for folder in folders]
+    with contextlib.suppress(FileNotFoundError):
+        found["random search, equal time"] = random_searches(out, options.seeds)
+    files = [out / settings() / f"naswot-{seed}.json" for seed in range(options.seeds)]
+    if all(file.is_file() for file in files):
+        found["NASWOT"] = [read_json(file)["cell"] for file in files]
     dearest = dict.fromkeys(decisions(named_space(SPACE).spec), "nor_conv_3x3")
-    return found | {
-        "random search, equal time": drawn,
-        "NASWOT": [read_json(out / settings() / f"naswot-{seed}.json")["cell"] for seed in seeds],
-        "most parameters": [cell_string(dearest)] * options.seeds,
-    }
+    return found | {"most parameters": [cell_string(dearest)] * options.seeds}
 
 
 class Benchmark:
@@ -311,7 +344,8 @@ def report(options: argparse.Namespace, found: dict[str, list[str]]) -> None:
         "GDAS, as published", f"{GDAS:.2f}", "", f"{best - GDAS:.2f}", f"{benchmark.beaten(GDAS):.0f} %", "", ""
     )
     console.print(table)
-    rows["correlations"] = correlations(options, benchmark, console)
+    if all((folder_of(out, OURS, seed) / "inherited.json").is_file() for seed in range(options.seeds)):
+        rows["correlations"] = correlations(options, benchmark, console)
     print(json.dumps(rows))
 
 
@@ -351,7 +385,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/nas_bench_201"))
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--controls", type=int, default=0, help="seeds of each control")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--so_far", action="store_true", help="run nothing, report on what is there")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # what a process of this script is to do
     options = parser.parse_args()
     if options.worker:
@@ -359,7 +395,9 @@ def main() -> None:
         return
     if options.images is None or options.table is None:
         parser.error("--images and --table are needed")
-    report(options, run(options))
+    if not options.so_far:
+        run(options)
+    report(options, found_cells(options))
 
 
 if __name__ == "__main__":
