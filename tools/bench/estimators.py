@@ -22,7 +22,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean, median
 
 import torch
@@ -120,7 +120,7 @@ class Planted:
         )
         spec = Sum(tuple(choices))
         self.relaxation = Relaxation(decisions(spec))
-        budget = Budget(BudgetConfig(), replace(Space("planted", spec, SIDE, SIDE), spec=Sum(())))
+        budget = Budget(BudgetConfig(), Space("planted", spec, SIDE, SIDE))
         self.estimator, self.arch = ESTIMATORS[arch.mode](self.relaxation, budget, arch), arch
         self.net = spec.build(x, SupernetBuilder(self.relaxation.draw)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.SGD(self.net.parameters(), 0.0, momentum=0.9)
