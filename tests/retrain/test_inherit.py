@@ -24,7 +24,7 @@ def test_the_hold_out_goes_with_the_weights(
     found, out = str(tmp_path / "search"), tmp_path / "inherited"
     assert main(["search", *SMALL, "--data", str(pedestrians), "--holdout", "0.4", "--seed", "3", "--out", found]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "warning: no epoch trains the logits (optim.epochs 1, arch.weights_only 0.3)" in said
+    assert "warning: no epoch trains the logits (optim.epochs 1, arch.weights_only none)" in said
     words = ["retrain", *SMALL, "--genotype", found, "--inherit", "true", "--seed", "5", "--test", "false"]
     assert main([*words, "--data", str(pedestrians), "--holdout", "0.2", "--out", str(out)]) == 0
     train = load_data(str(pedestrians)).train

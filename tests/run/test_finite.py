@@ -106,5 +106,6 @@ def test_a_cost_that_is_not_finite_is_named(
     monkeypatch.setattr(Budget, "excess", lambda self, cost, progress: cost * torch.nan)
     for mode in ("score", "sampled"):
         road = [*SMALL, "--data", str(pedestrians), "--device", "cpu", *WORDS["search"], "--arch.mode", mode]
+        road += ["--arch.data", "split"]
         assert main(["search", *road, "--budget.macs", "1M", "--out", str(tmp_path / mode)]) == 2
         assert "training has diverged: 'cost', 'logit_loss' not finite in epoch 0.000" in capsys.readouterr().err

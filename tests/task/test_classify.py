@@ -53,7 +53,7 @@ def test_the_whole_road(classes: Path, tmp_path: Path, capsys: pytest.CaptureFix
     search, found, fixed = (str(tmp_path / name) for name in ("search", "found", "fixed"))
     words = [*SMALL, "--data", str(classes), "--holdout", "0.25"]
     assert main(["search", *words, "--out", search, "--space", "tiny_reid", "--arch.weights_only", "0"]) == 0
-    assert "15 training and 6 held-out images of 3 classes" in capsys.readouterr().out
+    assert "18 training and 6 held-out images of 3 classes" in capsys.readouterr().out
     assert main(["retrain", *words, "--out", found, "--genotype", search]) == 0
     assert main(["retrain", *words, "--out", fixed, *FIXED]) == 0
     genotype = RunFolder(search).json("genotype.json")["search"]
