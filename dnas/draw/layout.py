@@ -97,7 +97,8 @@ def _cuts(network: Graph[int], rows: Sequence[Sequence[int]]) -> list[int]:
     """Layers before which a column may end: few edges cross there; at the ends of groups, if there are such layers."""
     at = {node: k for k, row in enumerate(rows) for node in row}
     crossing = [{a for a, b in network.edges if at[a] < k <= at[b]} for k in range(len(rows))]
-    found = [k for k in range(1, len(rows)) if len(crossing[k]) <= THROUGH]
+    whole = [crossing[k] <= {*rows[k - 1]} for k in range(1, len(rows))]  # nothing passes a layer: one line for all
+    found = [k for k in range(1, len(rows)) if len(crossing[k]) <= THROUGH or whole[k - 1]]
     groups = [{network.nodes[node]["group"] for node in row} for row in rows]
     return [k for k in found if groups[k - 1] != groups[k]] or found
 
