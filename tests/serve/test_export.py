@@ -124,7 +124,17 @@ def test_every_network(name: str, tmp_path: Path) -> None:
 def test_preparation_in_the_file(suffix: str, tmp_path: Path) -> None:
     found = exported(NETWORKS["resnet"], tmp_path / f"net{suffix}", Prepare(32, 16))
     assert found["difference"] < 2e-6
+    assert 0 < found["rounding"] < 2e-6
     assert found["cosine"] > 0.9999
+
+
+def test_what_torch_rounds_by_is_allowed() -> None:
+    good = {"difference": 2e-4, "rounding": 2e-5, "cosine": 1.0}
+    assert refusal(good, "fp32") is None
+    assert refusal({**good, "rounding": 1e-6}, "fp32") == "differs from torch by 2.0e-04, allowed: 1e-04"
+    assert refusal({**good, "rounding": 1e-6}, "fp16") is None
+    assert refusal({**good, "difference": float("nan")}, "fp32") is not None
+    assert "cosine" in (refusal({**good, "cosine": 0.99}, "fp32") or "")
 
 
 def norms_after_convolutions(program: torch.export.ExportedProgram) -> list[str]:
