@@ -100,10 +100,8 @@ GRID: dict[str, tuple[str, float, IBBOn]] = {
     "unselective": ("unselective", LR, "embedding"),
     "selective": ("selective", LR, "embedding"),
     "selective, lr x1": ("selective", 1.0, "embedding"),
-    "selective, lr x10": ("selective", 10.0, "embedding"),
     "none, bound on stages": ("none", LR, "attention"),
     "selective, bound on attention": ("selective", LR, "attention"),
-    "selective, bound on both": ("selective", LR, "both"),
 }
 """What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
 CHOSEN = "selective"
