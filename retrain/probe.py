@@ -31,7 +31,7 @@ def probe_run(
         space: file of the space, if the network was searched in one of your own.
 
     Returns:
-        {"information": {set: values}, "selected": {set: {module: share}}}; the sets are train, held_out (if the
+        {"information": {set: values}, "selected": {set: {site: share}}}; the sets are train, held_out (if the
         run held identities out) and test (query and gallery together).
     """
     run = load(path, device, space)
