@@ -98,7 +98,7 @@ def read_msmt17(root: Path, train: str, test: str) -> dict[str, Split]:
     lists = {"train": (train, ("train", "val")), "query": (test, ("query",)), "gallery": (test, ("gallery",))}
     found: dict[str, Split] = {}
     for name, (folder, parts) in lists.items():
-        first = 1 + int(found["train"].pids.max(initial=0)) if found else 1  # test identities begin at 0 again
+        first = 1 + int(np.max(found["train"].pids, initial=0)) if found else 1  # test identities begin at 0 again
         rows = [row for part in parts for row in _read_list(root, f"list_{part}.txt", folder, first)]
         found[name] = Split.of(rows)
     return found

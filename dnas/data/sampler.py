@@ -59,7 +59,7 @@ class PKSampler:
         ordered = np.sort(batches, axis=1)
         repeats = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero()[0]
         if len(repeats):
-            fresh = rng.random((len(repeats), int(ranks.max()) + 1)).argsort(1)
+            fresh = rng.random((len(repeats), int(np.max(ranks)) + 1)).argsort(1)
             batches[repeats] = fresh[:, : self.identities]
         flat: NDArray[np.int64] = batches.reshape(-1)
         return flat

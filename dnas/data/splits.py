@@ -82,8 +82,8 @@ def chained(splits: Sequence[Split]) -> Split:
     for split in splits:
         pids.append(split.pids + next_pid)
         camids.append(split.camids + next_camid)
-        next_pid = max(next_pid, 1 + int(pids[-1].max(initial=0)))
-        next_camid = max(next_camid, 1 + int(camids[-1].max(initial=0)))
+        next_pid = max(next_pid, 1 + int(np.max(pids[-1], initial=0)))
+        next_camid = max(next_camid, 1 + int(np.max(camids[-1], initial=0)))
     files = tuple(file for split in splits for file in split.files)
     return Split(files, np.concatenate(pids), np.concatenate(camids), protocol=splits[0].protocol)
 

@@ -45,9 +45,9 @@ def draw_maps(pictures: Sequence[NDArray[np.uint8]], names: Sequence[str], colum
             for axes, column in zip(line[1:], columns, strict=True):
                 _bare(axes, picture.mean(2) * 0.6 + 60, column.title if number == 0 else "", grey=True)
                 found = column.maps[number]
-                spread = max(float(found.max() - found.min()), 1e-12)
+                spread = max(float(np.max(found) - np.min(found)), 1e-12)
                 axes.imshow(
-                    (found - found.min()) / spread, cmap=HEAT, alpha=0.55, extent=(-0.5, w - 0.5, h - 0.5, -0.5),
+                    (found - np.min(found)) / spread, cmap=HEAT, alpha=0.55, extent=(-0.5, w - 0.5, h - 0.5, -0.5),
                     interpolation="bilinear", vmin=0, vmax=1,
                 )  # fmt: skip
                 if column.token is not None:

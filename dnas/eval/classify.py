@@ -46,7 +46,7 @@ class Answers:
 
     def metrics(self) -> dict[str, float]:
         """`top1` over all images, `mean_class` over the classes' own top-1, `loss` in nats."""
-        per_class = [share for share in self.by_class(int(self.label_N.max()) + 1) if share is not None]
+        per_class = [share for share in self.by_class(int(np.max(self.label_N)) + 1) if share is not None]
         return {
             "top1": float(self.right_N.mean()),
             "mean_class": float(np.mean(per_class)),

@@ -98,7 +98,7 @@ def rank_by(
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for start in range(0, len(query_ids[0]), chunk):
             part = slice(start, start + chunk)
-            most = max(int((last - first)[part].max()), 1)
+            most = max(int(np.max((last - first)[part])), 1)
             place_QS = first[part, None] + np.arange(most)
             own_QS = place_QS < last[part, None]
             place_QS = np.minimum(place_QS, len(g_pid) - 1)

@@ -152,7 +152,7 @@ def _eliminate(
 
 
 def _least(front: Front) -> float:
-    return float(front.cost.min()) if len(front.cost) else np.inf
+    return float(np.min(front.cost)) if len(front.cost) else np.inf
 
 
 def _table_size(key: str, factors: list[Factor], sizes: Mapping[str, int]) -> int:

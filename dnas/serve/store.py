@@ -310,7 +310,7 @@ class Store:
             if not len(found) or not np.isin(ids, found[:, 0]).all():
                 raise ValueError("pictures without a cell")
             cells: NDArray[np.int64] = found[np.searchsorted(found[:, 0], ids), 1]
-            if cells.min() < 0 or cells.max() >= count:
+            if np.min(cells) < 0 or np.max(cells) >= count:
                 raise ValueError("cells that are not there")
             return cells
 
