@@ -10,8 +10,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several of them share the cores; torc
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hypothesis import settings
 
 from dnas.data.synthetic import SynthConfig, synthesise
+
+settings.register_profile("no deadline", deadline=None)  # a machine may be busy
+settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

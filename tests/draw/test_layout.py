@@ -76,3 +76,15 @@ def test_what_jumps_a_column_is_written() -> None:
     layout = lay_out(network, dict.fromkeys(network, BOX))
     assert layout.folded
     assert all(head - tail == 2 for tail, head in layout.folded)
+
+
+def test_wide_layers_that_nothing_passes_fold() -> None:
+    """All options of a choice stand side by side, and all of them feed the next ones."""
+    network: nx.DiGraph[int] = nx.DiGraph()
+    for node in range(60):
+        network.add_node(node, group=f"stage {node // 12}", title=str(node))
+        if node >= 3:
+            network.add_edges_from((before, node) for before in range(3 * (node // 3) - 3, 3 * (node // 3)))
+    layout = lay_out(network, dict.fromkeys(network, BOX))
+    assert layout.size[1] < 2 * layout.size[0]
+    assert {*layout.routes, *layout.folded} == set(network.edges)

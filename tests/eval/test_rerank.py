@@ -54,7 +54,7 @@ def test_equals_plain_loops(k1: int, k2: int, weight: float) -> None:
     np.testing.assert_allclose(rows.numpy(), expected, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 5), st.integers(1, 16), st.integers(0, 2**31))
 def test_equals_plain_loops_whatever_the_sizes(k1: int, k2: int, queries: int, gallery: int, seed: int) -> None:
     """Also where k2 is more than k1 + 1, or than all images there are."""

@@ -60,7 +60,7 @@ def test_bound_equals_plain_loops(tight: bool) -> None:
     assert float(bound(phi.log(), q.log()[y], tight)) == pytest.approx(total / 6, abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**31), n=st.integers(1, 12), c=st.integers(1, 6), scale=st.sampled_from([0.01, 1.0, 8.0, 60.0])
 )
