@@ -82,7 +82,7 @@ def test_probe_and_load(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
         assert values["IB"] == pytest.approx(values["I(F;X)"] - values["I(F;Y)"])
         assert values["IB"] <= values["tight bound"] + 1e-9 <= values["paper bound + H(X)"] + 2e-9, name
     assert len(result["selected"]["train"]) == 4
-    assert any("backbone" in line and "%" in line for line in lines[:-1])
+    assert any("stage 1: DCS" in line and "%" in line for line in lines[:-1])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["information"]["test"] == pytest.approx(result["information"]["test"])
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

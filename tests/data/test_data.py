@@ -30,7 +30,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
 def test_pedestrians_are_drawn_by_a_script_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other process could import it."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
     written = synthesise(SynthConfig(str(tmp_path / "p"), ids=2 * FEW, cameras=2, images=2, height=32, width=16))
     assert sum(written.values()) == len(list((tmp_path / "p").rglob("*.jpg")))
 

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc"),
 ]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.identities", "2"]
 SMALL += ["--optim.images", "2", "--holdout", "0.4", "--space", "tiny_reid_dcs", "--checkpoint.every_steps", "1"]
 
