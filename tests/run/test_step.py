@@ -213,7 +213,16 @@ def test_torchrun_writes_one_run(pedestrians: Path, tmp_path: Path) -> None:
         "0.0001",
     ]  # Adam begins with signs: keep steps small
     both, one = tmp_path / "both", tmp_path / "one"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "dnas.cli"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "dnas.cli",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*torchrun, "retrain", *words, "--out", str(both), "--optim.epochs", "2"],
