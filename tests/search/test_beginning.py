@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from dnas.cli import main
+from dnas.data.augment import InputConfig
+from dnas.run.schedules import OptimConfig
 from dnas.search.beginning import AGREEMENT, NETWORKS, Beginning, losses
+from dnas.search.config import ArchConfig, SearchConfig
 from dnas.search.relaxation import Relaxation
+from dnas.search.search import Search
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.spec import Decision, decisions
+from search_spaces import SPACES
 from tests.spaces import CELLS, random_choices
 
 
@@ -123,9 +128,37 @@ def test_the_search_hands_the_setting_on(
         assert not any("agreement" in row for row in rows)
 
 
+@pytest.mark.parametrize(("mode", "data"), [("sampled", "joint"), ("full", "split")])
 def test_draws_that_an_estimator_cannot_learn_from_are_refused(
-    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pedestrians: Path, tmp_path: Path, mode: str, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--arch.mode", "sampled"]
-    assert main(["search", *words, "--arch.data", "joint", "--arch.weights_draws", "uniform"]) == 2
-    assert "arch.weights_draws: found uniform, allowed in a joint search by sampled: logits" in capsys.readouterr().err
+    """`sampled` learns from the draw that trains the weights, `full` runs all options whatever is drawn."""
+    words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--arch.mode", mode, "--arch.data", data]
+    assert main(["search", *words, "--arch.weights_draws", "uniform"]) == 2
+    said = f"arch.weights_draws: found uniform, allowed in a {data} search by {mode}: logits"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arch", "draws"),
+    [
+        (ArchConfig(), "both"),
+        (ArchConfig("switch"), "both"),
+        (ArchConfig("score"), "both"),
+        (ArchConfig("sampled"), "logits"),
+        (ArchConfig("sampled", data="split"), "both"),
+        (ArchConfig("full"), "logits"),
+        (ArchConfig("score", weights_draws="logits"), "logits"),
+    ],
+)
+def test_what_draws_follow_where_nothing_is_asked(
+    pedestrians: Path, tmp_path: Path, arch: ArchConfig, draws: str
+) -> None:
+    config = SearchConfig(
+        str(pedestrians), str(tmp_path), holdout=0.4, device="cpu", arch=arch,
+        input=InputConfig(height=32, width=16), optim=OptimConfig(epochs=4, identities=3, images=2),
+    )  # fmt: skip
+    search = Search(config, SPACES["tiny_reid"])
+    assert search.weights_draws == draws
+    search.begin_epoch(3, 0)
+    assert search.uniform == 0.0  # the last epoch follows the logits
