@@ -27,8 +27,8 @@ CELLS = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max
 WHERE = {
     "about": ("key", ["interface", "network", "columns"], ["key", "value"]),
     "pictures": ("id", [1, 7, COUNT], ["id", "path", "size", "changed", "columns", "vector"]),
-    "cells": ("id", [1, 7, COUNT], ["id", "cell"]),
-    "coarse": ("id", [1], ["id", "centroids", "probes", "recall", "pictures"]),
+    "graph": ("id", [1], ["id", "entry", "ef", "recall", "pictures", "last"]),
+    "nodes": ("id", [1], ["id", "ids", "levels", "neighbours"]),
 }
 """Keys, some of their values, and columns of every table."""
 
@@ -53,6 +53,13 @@ class Colours:
 def unit(vectors: Vectors) -> Vectors:
     found: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return found
+
+
+def spliced(numbers: bytes, place: int, number: int) -> bytes:
+    """Another number in one place of an array of the approximate index."""
+    found = np.frombuffer(numbers, np.int32).copy()
+    found[place % len(found)] = number
+    return found.tobytes()
 
 
 class Galleries:
@@ -83,6 +90,10 @@ class Galleries:
             table = draw(st.sampled_from(sorted(WHERE)))
             key, keys, names = WHERE[table]
             where, name = draw(st.sampled_from(keys)), draw(st.sampled_from(names))
+            if table == "nodes" and name != "id" and draw(st.booleans()):
+                place, number = draw(st.integers(0, 2**20)), draw(st.integers(-2, COUNT + 1))
+                found.append((f"UPDATE nodes SET {name} = spliced({name}, ?, ?)", (place, number)))
+                continue
             value = draw(CELLS)
             if where == "interface" and draw(st.booleans()):
                 value = json.dumps(draw(mutated(sidecar().plain())))
@@ -97,6 +108,7 @@ class Galleries:
         file.write_bytes(self.whole if isinstance(content, list) else content)
         if isinstance(content, list):
             base = sqlite3.connect(file)
+            base.create_function("spliced", 3, spliced)
             for statement, values in content:
                 with suppress(sqlite3.Error):  # a number, or a name that is there already: not even SQLite takes it
                     base.execute(statement, values)

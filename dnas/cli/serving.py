@@ -101,10 +101,11 @@ def index(namespace: Namespace, words: Sequence[str]) -> None:
     done = fill(config)
     console.print(f"{config.output}: added {done.added:,} pictures, {done.size:,} in it", markup=False)
     if built := done.built:
-        cells = len(built.centroids)
+        recall = f"{built.recall:.2%} of the ten nearest"
         console.print(
-            f"built an approximate index: {cells:,} cells, {built.probes} looked at, recall at 10 {built.recall:.2%}"
-            + ("" if built.pays else "; too many to be faster, so that all vectors are looked at")
+            f"built an approximate index, which finds {recall}"
+            if built.pays
+            else f"an approximate index would find {recall}, which is too few: all vectors are looked at"
         )
 
 

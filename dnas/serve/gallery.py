@@ -22,19 +22,18 @@ from dnas.run.device import Device
 from dnas.run.files import NPZ_ERRORS
 from dnas.run.progress import CountProgress
 from dnas.serve import nearest
+from dnas.serve.graph import Approximate, Graph, build
 from dnas.serve.interface import Interface, interface_of
 from dnas.serve.listing import Listing, Value, list_pictures, stamp, typed
 from dnas.serve.load import load
-from dnas.serve.nearest import Approximate, Exact, Nearest
+from dnas.serve.nearest import Exact, Nearest
 from dnas.serve.network import Embedder, Picture, Vectors
-from dnas.serve.store import NAME, Coarse, Row, Store
+from dnas.serve.store import NAME, Row, Store
 from dnas.serve.stream import embed_files
 
 CANDIDATES = 200
 """Nearest pictures that re-ranking puts in order."""
 BATCH = 64
-GROWN = 4
-"""Times as many pictures as when it was built, and the approximate index is built again."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,8 @@ class Gallery:
         """Add vectors (N, D) that this network made."""
         if vectors.shape != (len(rows), self.store.interface.embedding) or not np.isfinite(vectors).all():
             raise UserError(f"vectors: found shape {vectors.shape} or numbers that are not finite")
-        coarse = self.store.coarse()
-        cells = None
-        if coarse is not None and len(rows):
-            cells = nearest.assign(coarse.centroids, vectors, self.store.interface.distance)
         if rows:
-            self.store.add(rows, [stamp(row.path) for row in rows], vectors, cells)
+            self.store.add(rows, [stamp(row.path) for row in rows], vectors)
         self._loaded = None
 
     def remove(self, where: Sequence[str]) -> int:
@@ -154,15 +149,21 @@ class Gallery:
         """What is in it."""
         return self.store.read(where)
 
-    def settle(self) -> Coarse | None:
-        """Build the approximate index if the gallery has become large, or much larger; says what was built."""
-        coarse, count = self.store.coarse(), len(self)
-        if count <= nearest.MOST_EXACT or (coarse is not None and count < GROWN * coarse.pictures):
+    def settle(self) -> Graph | None:
+        """Build the approximate index, or extend it, if the gallery has become large or has changed much since.
+
+        Returns:
+            What was built.
+        """
+        if len(self) <= nearest.MOST_EXACT:
             return None
         with self.store.writing():
+            graph = self.store.graph()
+            if graph is not None and not graph.stale(self.store.select()):
+                return None
             ids, vectors = self.store.vectors()
-            built, cells = nearest.build(vectors, self.store.interface.distance)
-            self.store.save_coarse(built, ids, cells)
+            built = build(ids, vectors, self.store.interface.distance, graph)
+            self.store.save_graph(built)
         self._loaded = None
         return built
 
@@ -219,12 +220,11 @@ class Gallery:
         if self._loaded is None:
             distance = self.store.interface.distance
             ids_N, vectors_ND = self.store.vectors()
-            coarse = self.store.coarse()
-            if coarse is None or not coarse.pays or len(ids_N) <= nearest.MOST_EXACT:
+            graph = self.store.graph() if len(ids_N) > nearest.MOST_EXACT else None
+            if graph is None or not graph.pays:
                 self._loaded = ids_N, Exact(vectors_ND, distance)
             else:
-                cells_N = self.store.cells(ids_N, len(coarse.centroids))
-                self._loaded = ids_N, Approximate(vectors_ND, coarse, cells_N, distance)
+                self._loaded = ids_N, Approximate(graph, ids_N, vectors_ND, distance)
         return self._loaded
 
     def _reranked(

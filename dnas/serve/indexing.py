@@ -9,9 +9,9 @@ from dnas.data.usable import OnBadImage, say_left_out
 from dnas.errors import check_range
 from dnas.run.device import Device
 from dnas.serve.gallery import Gallery, read_vectors
+from dnas.serve.graph import Graph
 from dnas.serve.listing import list_pictures
 from dnas.serve.load import load
-from dnas.serve.store import Coarse
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Indexed:
 
     added: int
     size: int
-    built: Coarse | None
+    built: Graph | None
 
 
 def index(config: IndexConfig) -> Indexed:

@@ -1,7 +1,7 @@
 """A gallery on disk: one SQLite file of vectors and what is known about their pictures; no pictures in it.
 
 Every change is one transaction, so that after a kill the file is as before or after it. Deleted rows are overwritten.
-Shapes: N pictures, D embedding, K cells of the approximate index (`dnas.serve.nearest`).
+Shapes: N pictures, D embedding.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dnas.errors import UserError
+from dnas.serve.graph import Graph
 from dnas.serve.interface import Interface, interface_of
 from dnas.serve.listing import Value, typed
 from dnas.serve.network import Vectors
@@ -31,13 +32,16 @@ TABLES = {
     "about": "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "pictures": "CREATE TABLE pictures (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL,"
     " changed INTEGER NOT NULL, columns TEXT NOT NULL, vector BLOB NOT NULL)",
-    "cells": "CREATE TABLE cells (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL)",
-    "coarse": "CREATE TABLE coarse (id INTEGER PRIMARY KEY, centroids BLOB NOT NULL, probes INTEGER NOT NULL,"
-    " recall REAL NOT NULL, pictures INTEGER NOT NULL)",
+    "graph": "CREATE TABLE graph (id INTEGER PRIMARY KEY, entry INTEGER NOT NULL, ef INTEGER NOT NULL,"
+    " recall REAL NOT NULL, pictures INTEGER NOT NULL, last INTEGER NOT NULL)",
+    "nodes": "CREATE TABLE nodes (id INTEGER PRIMARY KEY, ids BLOB NOT NULL, levels BLOB NOT NULL,"
+    " neighbours BLOB NOT NULL)",
 }
 CONDITION = re.compile(r"([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
 CHUNK = 4096
 """Rows read at a time."""
+NODES = 100_000
+"""Of the approximate index, in one row: some 26 MB; SQLite holds 1 GB at most."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +50,6 @@ class Row:
 
     path: str
     columns: Mapping[str, Value]
-
-
-@dataclass(frozen=True)
-class Coarse:
-    """Cells of the approximate index.
-
-    Args:
-        centroids: (K, D).
-        probes: cells that are looked at.
-        recall: share of the ten nearest that this finds, measured when it was built.
-        pictures: how many there were then.
-    """
-
-    centroids: Vectors
-    probes: int
-    recall: float
-    pictures: int
-
-    @property
-    def pays(self) -> bool:
-        """Whether few enough cells are looked at to be faster than all vectors in one product."""
-        return self.probes <= len(self.centroids) // 2
 
 
 class Store:
@@ -176,25 +158,17 @@ class Store:
                 found |= {path: (size, changed) for path, size, changed in rows}
         return found
 
-    def add(
-        self,
-        rows: Sequence[Row],
-        stamps: Sequence[tuple[int, int]],
-        vectors: Vectors,
-        cells: NDArray[np.int64] | None = None,
-    ) -> None:
-        """Add pictures, or replace those of the same path.
+    def add(self, rows: Sequence[Row], stamps: Sequence[tuple[int, int]], vectors: Vectors) -> None:
+        """Add pictures, or replace those of the same path; vectors (N, D).
 
-        Args:
-            vectors: (N, D).
-            cells: (N) of the approximate index, if there is one.
+        Their ids are above all that the approximate index knows, those of removed pictures too.
         """
         known = dict.fromkeys([*self.columns(), *(name for row in rows for name in row.columns)])
         blobs = np.ascontiguousarray(vectors, np.float32)
         with self._transaction() as base:
-            base.executemany("DELETE FROM cells WHERE id = (SELECT id FROM pictures WHERE path = ?)", _paths(rows))
-            base.executemany("DELETE FROM pictures WHERE path = ?", _paths(rows))
-            first = 1 + int(base.execute("SELECT coalesce(max(id), 0) FROM pictures").fetchone()[0])
+            base.executemany("DELETE FROM pictures WHERE path = ?", [(row.path,) for row in rows])
+            last = "SELECT id FROM pictures UNION ALL SELECT last FROM graph"
+            first = 1 + int(base.execute(f"SELECT coalesce(max(id), 0) FROM ({last})").fetchone()[0])
             base.executemany(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -202,15 +176,12 @@ class Store:
                     for k, (row, stamp, blob) in enumerate(zip(rows, stamps, blobs, strict=True))
                 ),
             )
-            if cells is not None:
-                base.executemany("INSERT INTO cells VALUES (?, ?)", enumerate(cells.tolist(), start=first))
             base.execute("UPDATE about SET value = ? WHERE key = 'columns'", (json.dumps([*known]),))
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Remove pictures; what they held is overwritten in the file."""
         numbers = [(int(number),) for number in ids]
         with self._transaction() as base:
-            base.executemany("DELETE FROM cells WHERE id = ?", numbers)
             base.executemany("DELETE FROM pictures WHERE id = ?", numbers)
 
     def select(self, where: Sequence[str] = ()) -> NDArray[np.int64]:
@@ -289,41 +260,33 @@ class Store:
                 f"SELECT id, vector FROM pictures WHERE id IN ({marks}) ORDER BY id", numbers
             ).fetchall()
 
-    def coarse(self) -> Coarse | None:
-        """The cells of the approximate index, if it has been built."""
+    def graph(self) -> Graph | None:
+        """The approximate index, if it has been built."""
         with self._reading():
-            row = self.base.execute("SELECT centroids, probes, recall, pictures FROM coarse").fetchone()
+            row = self.base.execute("SELECT entry, ef, recall, pictures FROM graph").fetchone()
             if row is None:
                 return None
-            centroids = np.frombuffer(row[0], np.float32).reshape(-1, self.interface.embedding)
-            if not len(centroids) or not np.isfinite(centroids).all():
-                raise ValueError("its cells are no vectors")
-            found = Coarse(centroids, int(row[1]), float(row[2]), int(row[3]))
-            if not 1 <= found.probes <= len(centroids):
-                raise ValueError(f"found {found.probes} cells to look at, of {len(centroids)}")
+            parts: list[list[bytes]] = [[], [], []]
+            for blobs in self.base.execute("SELECT ids, levels, neighbours FROM nodes ORDER BY id"):
+                for part, blob in zip(parts, blobs, strict=True):
+                    part.append(blob)
+            ids, levels, neighbours = (b"".join(part) for part in parts)
+            arrays = np.frombuffer(ids, np.int64), np.frombuffer(levels, np.int32), np.frombuffer(neighbours, np.int32)
+            found = Graph(*arrays, int(row[0]), int(row[1]), float(row[2]), int(row[3]))
+            found.check()
             return found
 
-    def cells(self, ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """The cell of every picture of `ids`."""
-        with self._reading():
-            found = np.array(self.base.execute("SELECT id, cell FROM cells ORDER BY id").fetchall(), np.int64)
-            if not len(found) or not np.isin(ids, found[:, 0]).all():
-                raise ValueError("pictures without a cell")
-            cells: NDArray[np.int64] = found[np.searchsorted(found[:, 0], ids), 1]
-            if np.min(cells) < 0 or np.max(cells) >= count:
-                raise ValueError("cells that are not there")
-            return cells
-
-    def save_coarse(self, coarse: Coarse, ids: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
+    def save_graph(self, graph: Graph) -> None:
         """Replace the approximate index."""
-        centroids = np.ascontiguousarray(coarse.centroids, np.float32).data
+        starts, offsets = range(0, len(graph.ids), NODES), graph.offsets
         with self._transaction() as base:
-            base.execute("DELETE FROM coarse")
-            base.execute("DELETE FROM cells")
-            row = (centroids, coarse.probes, coarse.recall, coarse.pictures)
-            base.execute("INSERT INTO coarse VALUES (1, ?, ?, ?, ?)", row)
-            base.executemany("INSERT INTO cells VALUES (?, ?)", zip(ids.tolist(), cells.tolist(), strict=True))
-
-
-def _paths(rows: Sequence[Row]) -> list[tuple[str]]:
-    return [(row.path,) for row in rows]
+            base.execute("DELETE FROM graph")
+            base.execute("DELETE FROM nodes")
+            last = int(graph.ids.max()) if graph.pays else 0
+            row = (graph.entry, graph.ef, graph.recall, graph.pictures, last)
+            base.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?, ?)", row)
+            for start in starts:
+                part = slice(start, start + NODES)
+                links = graph.neighbours[offsets[start] : offsets[min(start + NODES, len(graph.ids))]]
+                blobs = (array.tobytes() for array in (graph.ids[part], graph.levels[part], links))
+                base.execute("INSERT INTO nodes (ids, levels, neighbours) VALUES (?, ?, ?)", (*blobs,))

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from dnas.errors import UserError
-from dnas.serve import nearest
 from dnas.serve.embed import embed_listing
 from dnas.serve.gallery import Gallery, read_vectors
 from dnas.serve.listing import Listing, list_pictures
-from dnas.serve.store import NAME, Row, Store
+from dnas.serve.store import NAME, Store
 from tests.serve.stub import stub
 
 
@@ -127,96 +126,6 @@ def test_one_writer(gallery: Gallery, listing: Listing) -> None:
     assert second.find(listing.paths[0])  # reading goes on
 
 
-def clustered(count: int, dim: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Unit vectors of people: about five around each centre."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(count // 5 + 1, dim))
-    vectors = centres[rng.integers(0, len(centres), count)] + 0.3 * rng.normal(size=(count, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-def test_exact_and_cells_agree_with_plain_loops(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All cells looked at: both are the sorted list of similarities; some queries at a time; positions that may be."""
-    monkeypatch.setattr(nearest, "MOST_NUMBERS", 700)
-    vectors, queries = clustered(200, 6) * (1 if distance == "cosine" else 2), clustered(9, 6, seed=1)
-    allowed = np.arange(0, 200, 3)
-    coarse, cells = nearest.build(vectors, distance)  # type: ignore[arg-type]
-    whole = nearest.Coarse(coarse.centroids, len(coarse.centroids), 1, 200)
-    for index in (nearest.Exact(vectors, distance), nearest.Approximate(vectors, whole, cells, distance)):  # type: ignore[arg-type]
-        for among in (None, allowed):
-            values, places = index.search(queries, 5, among)
-            for query, row, near in zip(queries, places, values, strict=True):
-                all_of_them = []
-                for k in range(200) if among is None else among:
-                    dot, apart = float(query @ vectors[k]), -float(np.linalg.norm(query - vectors[k]))
-                    all_of_them.append((dot if distance == "cosine" else apart, int(k)))
-                expected = sorted(all_of_them, reverse=True)[:5]
-                assert row.tolist() == [k for _, k in expected]
-                assert near.tolist() == pytest.approx([value for value, _ in expected], abs=1e-3)
-
-
-def test_approximate_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Built above the limit, as good as it says, kept over adding and removing; filters that leave few are exact."""
-    monkeypatch.setattr(nearest, "MOST_EXACT", 1500)
-    gallery = Gallery.create(tmp_path / "gallery", stub())
-    vectors = clustered(3000, 12)
-    rows = [Row(f"/p/{k}.jpg", {"camera": k % 7, "half": k % 2}) for k in range(len(vectors))]
-    gallery.add_vectors(rows[:1000], vectors[:1000])
-    assert gallery.settle() is None
-    gallery.add_vectors(rows[1000:2900], vectors[1000:2900])
-    built = gallery.settle()
-    assert built is not None
-    assert nearest.RECALL <= built.recall <= 1
-    assert built.probes < len(built.centroids) // 2
-    assert gallery.settle() is None
-    gallery.add_vectors(rows[2900:], vectors[2900:])
-    gallery.remove(["path=/p/5.jpg"])
-    kept = np.delete(np.arange(3000), 5)
-    queries = clustered(200, 12, seed=1)
-    truth = np.argsort(-queries @ vectors[kept].T, axis=1)[:, :10]
-    again = Gallery.open(gallery.store.folder, stub())
-    found = again.find_vectors(queries, 10)
-    same = [
-        len({f"/p/{kept[k]}.jpg" for k in row} & {m.path for m in ms}) for row, ms in zip(truth, found, strict=True)
-    ]
-    assert np.mean(same) / 10 > 0.95
-    for where, share in ((["camera=3"], 7), (["half=1"], 2)):
-        part = kept[kept % share == (3 if share == 7 else 1)]
-        truth = np.argsort(-queries @ vectors[part].T, axis=1)[:, :10]
-        monkeypatch.setattr(nearest, "MOST_EXACT", 1500 if share == 7 else 1000)
-        found = again.find_vectors(queries, 10, where)
-        same = [
-            len({f"/p/{part[k]}.jpg" for k in row} & {m.path for m in ms}) for row, ms in zip(truth, found, strict=True)
-        ]
-        assert np.mean(same) / 10 > (0.999 if share == 7 else 0.95)
-
-
-def test_cells_that_do_not_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strangers in every dimension have no cells: all vectors are looked at, exactly."""
-    monkeypatch.setattr(nearest, "MOST_EXACT", 1000)
-    gallery = Gallery.create(tmp_path / "gallery", stub())
-    vectors = np.random.default_rng(0).normal(size=(1500, 12)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gallery.add_vectors([Row(f"/p/{k}.jpg", {}) for k in range(len(vectors))], vectors)
-    monkeypatch.setattr(nearest, "fewest", lambda enough, most: most)
-    built = gallery.settle()
-    assert built is not None
-    assert not built.pays
-    monkeypatch.setattr("dnas.serve.gallery.Approximate", None)
-    assert [ms[0].path for ms in gallery.find_vectors(vectors[:3], 1)] == ["/p/0.jpg", "/p/1.jpg", "/p/2.jpg"]
-
-
-def test_the_fewest_cells() -> None:
-    for most in (1, 2, 7, 500):
-        for needed in range(1, most + 1):
-            asked: list[int] = []
-            found = nearest.fewest(lambda n, asked=asked, needed=needed: asked.append(n) or n >= needed, most)  # type: ignore[misc]
-            assert needed <= found <= needed * 17 / 16 + 1
-            assert len(asked) < 16
-    assert nearest.fewest(lambda n: False, 9) == 9
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kills_lose_nothing(listing: Listing, tmp_path: Path) -> None:
     """20 kills while it is being filled: every time it is whole, and it never has less than before."""
@@ -271,7 +180,6 @@ def test_damaged_and_strange_files(gallery: Gallery, listing: Listing, tmp_path:
         ("vector", "UPDATE pictures SET vector = zeroblob(48) WHERE id = 3"),
         ("short", "UPDATE pictures SET vector = x'00' WHERE id = 3"),
         ("type", "UPDATE pictures SET columns = 7 WHERE id = 3"),
-        ("probes", "INSERT INTO coarse VALUES (1, zeroblob(48), 0, 1.0, 3)"),
         ("interface", "UPDATE about SET value = '{}' WHERE key = 'interface'"),
     ):
         (folder / NAME).write_bytes(content)
