@@ -82,7 +82,7 @@ class Graph:
             raise ValueError("its graph has wrong settings or levels")
         if not count:
             return
-        if len(np.unique(self.ids)) < count or self.levels.min() < 1 or self.levels.max() > MOST_LEVELS:
+        if len(np.unique(self.ids)) < count or np.min(self.levels) < 1 or np.max(self.levels) > MOST_LEVELS:
             raise ValueError("its graph has wrong nodes")
         offsets = self.offsets
         if len(self.neighbours) != offsets[-1] or self.neighbours.min() < -1 or self.neighbours.max() >= count:

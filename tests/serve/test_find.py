@@ -66,7 +66,10 @@ def test_gallery_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == ["path,who,identity,camera"]
 
 
-def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what is indexed without -o goes into the folder at hand
     picture = next((tmp_path / "pictures").glob("0*.jpg"))
     (tmp_path / "empty").mkdir()
     for words, message in (
