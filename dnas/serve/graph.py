@@ -85,11 +85,11 @@ class Graph:
         if len(np.unique(self.ids)) < count or np.min(self.levels) < 1 or np.max(self.levels) > MOST_LEVELS:
             raise ValueError("its graph has wrong nodes")
         offsets = self.offsets
-        if len(self.neighbours) != offsets[-1] or self.neighbours.min() < -1 or self.neighbours.max() >= count:
+        if len(self.neighbours) != offsets[-1] or np.min(self.neighbours) < -1 or np.max(self.neighbours) >= count:
             raise ValueError("its graph has links to nowhere")
-        if not 0 <= self.entry < count or self.levels[self.entry] != self.levels.max():
+        if not 0 <= self.entry < count or self.levels[self.entry] != np.max(self.levels):
             raise ValueError("its graph has no beginning")
-        for level in range(1, int(self.levels.max())):
+        for level in range(1, int(np.max(self.levels))):
             slots = offsets[:-1][self.levels > level, None] + LINKS * (level + 1) + np.arange(LINKS)
             near = self.neighbours[slots]
             if (self.levels[near[near >= 0]] <= level).any():
@@ -203,7 +203,7 @@ def restored(graph: Graph, vectors_ND: Vectors, position_G: NDArray[np.int64], d
     faiss.copy_array_to_vector(np.ascontiguousarray(graph.levels), index.hnsw.levels)
     faiss.copy_array_to_vector(graph.offsets.astype(np.uint64), index.hnsw.offsets)
     faiss.copy_array_to_vector(np.ascontiguousarray(graph.neighbours), index.hnsw.neighbors)
-    index.hnsw.entry_point, index.hnsw.max_level = graph.entry, int(graph.levels.max()) - 1
+    index.hnsw.entry_point, index.hnsw.max_level = graph.entry, int(np.max(graph.levels)) - 1
     return index
 
 

@@ -282,7 +282,7 @@ class Store:
         with self._transaction() as base:
             base.execute("DELETE FROM graph")
             base.execute("DELETE FROM nodes")
-            last = int(graph.ids.max()) if graph.pays else 0
+            last = int(np.max(graph.ids)) if graph.pays else 0
             row = (graph.entry, graph.ef, graph.recall, graph.pictures, last)
             base.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?, ?)", row)
             for start in starts:
