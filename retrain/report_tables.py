@@ -94,7 +94,7 @@ def _standing(found: Mapping[str, Any]) -> str | None:
     if not isinstance(others, list) or not isinstance(own, int | float):
         return None
     below = sum(isinstance(other, int | float) and other < own for other in others)
-    return f"{below} of {len(others)} random networks of its cost"
+    return f"{below} of {len(others)} {found.get('peers')}"
 
 
 def results_table(summary: Mapping[str, Any], cost: Mapping[str, Any]) -> Table:

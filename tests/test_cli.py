@@ -46,7 +46,12 @@ def test_the_whole_road(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     assert run("search", *road, "--out", found, "--optim.epochs", 3, "--holdout", 0.4, "--budget.macs", "1M") == 0
     genotype = json.loads((found / "genotype.json").read_text())
     assert genotype["cost"]["macs"] <= 1e6
-    assert genotype["search"]["held_out"]["mAP"] > 0
+    held_out, standing = genotype["search"]["held_out"]["mAP"], genotype["search"]["standing"]
+    assert held_out > 0
+    assert standing["found"] == pytest.approx(held_out)  # the same network, weights and images
+    assert len(standing["others"]) == 10
+    below = sum(other < standing["found"] for other in standing["others"])
+    assert f"above {below} of 10 random ones of its cost" in " ".join(capsys.readouterr().out.split())
     rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert not any("temperature" in row for row in rows)  # the default estimator has none

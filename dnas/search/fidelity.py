@@ -76,12 +76,14 @@ class Fidelity:
         metric: what the verdicts are.
         found: the network that the search found.
         others: the random ones.
+        peers: which random ones they are, in words (`Judge.peers`).
     """
 
     config: FidelityConfig
     metric: str
     found: Judged
     others: list[Judged]
+    peers: str
 
     @property
     def correlation(self) -> Correlation:
@@ -120,8 +122,8 @@ class Fidelity:
         return [
             f"supernet and {config.epochs}-epoch trainings agree on {count} random networks by {self.correlation}"
             " (Spearman)",
-            f"the found network is {sure}: {self.metric} {gain:+.1f} [{low:+.1f}, {high:+.1f}] above the mean of random"
-            f" ones of its cost, above {self.below:.0%} of them",
+            f"the found network is {sure}: {self.metric} {gain:+.1f} [{low:+.1f}, {high:+.1f}] above the mean of"
+            f" {self.peers}, above {self.below:.0%} of them",
         ]
 
 
@@ -149,13 +151,18 @@ class Judge:
             alone.append(Alone(own, self.task.fresh(own), spec, self.space.input).score())
         return Judged(dict(choices), self.cost(choices), self.children.score(choices, self.task), alone)
 
+    @property
+    def peers(self) -> str:
+        """What a found network is held against."""
+        return "random ones of any cost" if self.budget.config.limit is None else "random ones of its cost"
+
     def cost(self, choices: Choices) -> int:
         """What the budget counts."""
         known = decisions(self.space.spec)
         return self.budget.count.at({key: decision.index(choices[key]) for key, decision in known.items()})
 
 
-def peers(judge: Judge, found: Choices, number: int) -> list[Choices]:
+def draw_peers(judge: Judge, found: Choices, number: int) -> list[Choices]:
     """Random networks of the found one's cost; of any cost where there is no budget.
 
     Raises:
@@ -172,7 +179,7 @@ def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, sa
     Raises:
         UserError: networks of the found one's cost are too rare.
     """
-    drawn = peers(judge, found, config.networks)
+    drawn = draw_peers(judge, found, config.networks)
     question = {"config": asdict(config), "found": dict(found), "seed": judge.config.seed}
     before = read_json(file) if file.is_file() else {}
     same = isinstance(before, dict) and before.get("question") == question
@@ -185,7 +192,7 @@ def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, sa
             own = f"{judge.task.metric} inherited {judged[-1].inherited:.1%}, alone {mean(judged[-1].alone):.1%}"
             say(f"{f'random network {number}' if number else 'the found network'}: {own}")
             write_json(file, {"question": question, "judged": [asdict(one) for one in judged]})
-    fidelity = Fidelity(config, judge.task.metric, judged[0], judged[1:])
+    fidelity = Fidelity(config, judge.task.metric, judged[0], judged[1:], judge.peers)
     content = {"question": question, "judged": [asdict(one) for one in judged], "verdict": fidelity.verdict()}
     write_json(file, content)
     return fidelity

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dnas.search.relaxation import entropies
 from dnas.space.holes import Shape
-from dnas.space.spec import Choices, Decision, Spec
+from dnas.space.spec import Choices, Decision, Spec, in_use
 
 UNDECIDED = 0.9
 """Entropy, as a share of the uniform choice's, above which a choice was not made."""
@@ -98,8 +98,8 @@ def idle(
 ) -> Idle:
     """How much of a network is skip and zero; decisions that are no part of it do not count."""
     index = {key: decision.index(choices[key]) for key, decision in decisions.items()}
-    used = {condition.key for leaf in spec.leaves(x) if leaf.there(index) for condition in leaf.conditions}
-    could = [decisions[key] for key in used if decisions[key].idle]
+    used = in_use(spec.leaves(x), index)
+    could = [decision for key, decision in decisions.items() if key in used and decision.idle]
     return Idle(
         sum(index[decision.key] in decision.idle for decision in could),
         len(could),

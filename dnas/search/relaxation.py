@@ -253,18 +253,18 @@ class Relaxation(nn.Module):
             tensor = tensor.pin_memory()
         return tensor.to(self.logits_HK.device, non_blocking=True)
 
-    def log_probability(self, draws: Draws, active: Sequence[Collection[str]] | None = None) -> Tensor:
+    def log_probability(self, draws: Draws, used: Sequence[Collection[str]] | None = None) -> Tensor:
         """log p of every draw under softmax(a), shape (N,), differentiable.
 
         Args:
-            active: the decisions that count in each draw; none: all of them.
+            used: the decisions that count in each draw; none: all of them.
         """
         assert draws.index_NH is not None
         log_p_HK = self.logits_HK.masked_fill(self._sent(draws.absent_HK), -torch.inf).log_softmax(1)
         index_NH1 = self._sent(draws.index_NH)[:, :, None]
         log_p_NH = log_p_HK.expand(len(index_NH1), -1, -1).gather(2, index_NH1)[:, :, 0]
-        if active is not None:
-            counts_NH = [[float(key in keys) for key in self.decisions] for keys in active]
+        if used is not None:
+            counts_NH = [[float(key in keys) for key in self.decisions] for keys in used]
             log_p_NH = log_p_NH * self._sent(torch.tensor(counts_NH, dtype=log_p_HK.dtype))
         return log_p_NH.sum(1)
 

@@ -196,8 +196,8 @@ class Search(Loop):
             fidelity = self.fidelity(wanted, folder)
             report_fidelity(folder, fidelity)
         with distributed.apart():
-            standing = stand(self.judge, self.choices)
-        _report(folder, "standing", standing.plain(), [standing.line(fidelity)])
+            standing = stand(self.judge, self.choices, fidelity)
+        _report(folder, "standing", standing.plain(), [standing.line()])
 
     @property
     def judge(self) -> Judge:

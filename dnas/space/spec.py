@@ -7,8 +7,9 @@ decisions(space) = what is open;    spec.build / spec.cost / spec.out read the s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dnas.errors import UserError
@@ -111,6 +112,11 @@ class Leaf:
         """Whether it is part of the network of these options (by number)."""
         chosen = all(index[condition.key] in condition.options for condition in self.conditions)
         return chosen and (self.presence is None or self.presence.at(index) == 1)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The decisions that put it there, and those that are open inside it."""
+        return frozenset(decisions(self.spec)).union(condition.key for condition in self.conditions)
 
     def under(self, condition: Condition) -> Leaf:
         return replace(self, conditions=(*self.conditions, condition))
@@ -238,6 +244,11 @@ class Decision:
 
     def index(self, choice: Choice) -> int:
         return self.options.index(choice)
+
+
+def in_use(leaves: Iterable[Leaf], index: Mapping[str, int]) -> frozenset[str]:
+    """The decisions that the network of these options (by number) has a part for; the others change nothing of it."""
+    return frozenset[str]().union(*(leaf.keys for leaf in leaves if leaf.there(index)))
 
 
 def decisions(spec: Any) -> dict[str, Decision]:

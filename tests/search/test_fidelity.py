@@ -1,6 +1,7 @@
 """A search's verdict against short trainings: by the command line, resumable, into genotype and summary."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ from dnas.cli import main
 from dnas.errors import UserError
 from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
+from dnas.search.standing import Standing
 from dnas.space.genotype import read_genotype
 from dnas.space.spec import decisions
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"].resized(32, 16)
+
+
+PEERS = "random ones of its cost"
 
 
 def judged(inherited: float, *alone: float) -> Judged:
@@ -23,23 +28,31 @@ def judged(inherited: float, *alone: float) -> Judged:
 def test_verdicts() -> None:
     config = FidelityConfig(6, 3, 2)
     others = [judged(0.1 * n, 0.3 + 0.01 * n, 0.31 + 0.01 * n) for n in range(6)]
-    good = Fidelity(config, "mAP", judged(0.9, 0.6, 0.61), others)
+    good = Fidelity(config, "mAP", judged(0.9, 0.6, 0.61), others, PEERS)
     assert good.correlation.value == pytest.approx(1.0)
     assert good.below == 1.0
     mean, low, high = good.gain
     assert mean == pytest.approx(0.605 - 0.33)
     assert 0 < low < mean < high
     assert "the found network is better: mAP +27.5" in good.lines()[1]
-    same = Fidelity(config, "mAP", judged(0.9, 0.32, 0.34), others)
+    same = Fidelity(config, "mAP", judged(0.9, 0.32, 0.34), others, PEERS)
     assert same.gain[1] < 0 < same.gain[2]
     assert "not to be told apart" in same.lines()[1]
-    assert "worse" in Fidelity(config, "mAP", judged(0.9, 0.1, 0.1), others).lines()[1]
+    assert "worse" in Fidelity(config, "mAP", judged(0.9, 0.1, 0.1), others, PEERS).lines()[1]
+
+
+def test_a_standing_says_what_it_is_worth() -> None:
+    alone = Standing("mAP", 0.5, [], PEERS, "+0.4 [+0.1, +0.7]")
+    assert alone.line().endswith("a held-out mAP of 50.0%; random ones of its cost are too rare to hold it against")
+    line = replace(alone, others=[0.4, 0.5, 0.6]).line()
+    assert "above 1 of 3 random ones of its cost (mean 50.0%)" in line
+    assert line.endswith("rank correlation of such verdicts with trainings: +0.4 [+0.1, +0.7]")
 
 
 def test_one_training_has_its_noise_too() -> None:
     """With a seed each, the spread of the networks stands for it: a lucky training is no proof."""
     others = [judged(0.1, 0.30 + 0.02 * n) for n in range(6)]
-    low, high = Fidelity(FidelityConfig(6, 3, 1), "mAP", judged(0.9, 0.40), others).gain[1:]
+    low, high = Fidelity(FidelityConfig(6, 3, 1), "mAP", judged(0.9, 0.40), others, PEERS).gain[1:]
     assert low < 0 < high
 
 
@@ -72,10 +85,9 @@ def test_by_the_command_line(pedestrians: Path, tmp_path: Path, capsys: pytest.C
     standing = read_genotype(out / "genotype.json").search["standing"]
     below = sum(other < standing["found"] for other in standing["others"])
     inherited = [one["inherited"] for one in json.loads((out / "fidelity.json").read_text())["judged"]]
-    assert [standing["found"], *standing["others"][:5]] == pytest.approx(
-        inherited
-    )  # the same networks, weights, images
-    assert f"above {below} of 10 random ones of its cost" in " ".join(said.split())
+    assert [standing["found"], *standing["others"]] == inherited
+    line = f"above {below} of 5 random ones of any cost (mean {sum(inherited[1:]) / 5:.1%}); rank correlation"
+    assert line in " ".join(said.split())
     verdict = read_genotype(out / "genotype.json").search["fidelity"]
     assert (verdict["networks"], verdict["epochs"], verdict["metric"]) == (5, 1, "mAP")
     written = json.loads((out / "fidelity.json").read_text())

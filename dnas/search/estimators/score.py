@@ -15,8 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dnas.search.active import Active
 from dnas.search.estimators.estimator import Estimator, Lesson
+from dnas.space.spec import Leaf, in_use
 
 
 class Score(Estimator):
@@ -26,8 +26,9 @@ class Score(Estimator):
     tempered = False
 
     @cached_property
-    def active(self) -> Active:
-        return Active(self.budget.space)
+    def leaves(self) -> tuple[Leaf, ...]:
+        space = self.budget.space
+        return tuple(space.spec.leaves(space.input))
 
     @property
     def lessons(self) -> int:
@@ -51,8 +52,8 @@ class Score(Estimator):
 
     def learn(self, loss: Callable[[], Tensor], progress: float) -> Lesson:
         loss_R, cost_R = self._losses(loss, progress)
-        active = [self.active.of(self.relaxation.numbers(self.draws, n)) for n in range(1 + self.lessons)]
-        log_p_R = self.relaxation.log_probability(self.draws, active)[1:]
+        used = [in_use(self.leaves, self.relaxation.numbers(self.draws, n)) for n in range(1, 1 + self.lessons)]
+        log_p_R = self.relaxation.log_probability(self.draws, [frozenset(), *used])[1:]
         surrogate = leave_one_out(loss_R + cost_R, log_p_R) + self.settling(progress)
         nothing = torch.zeros_like(surrogate)
         return Lesson(nothing, surrogate, {"cost": cost_R.sum(), "loss": loss_R.sum()}, (loss_R + cost_R).mean())
