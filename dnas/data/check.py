@@ -179,9 +179,9 @@ def _protocol(data: ReIDData, unreadable: bool) -> Iterable[Finding]:
     real = {name: set(split.pids[split.pids != 0].tolist()) for name, split in data.splits().items()}
     if both := real["train"] & (real["query"] | real["gallery"]):
         yield Finding("problem", f"identities in training and test: {_listed([str(pid) for pid in sorted(both)])}")
-    if unreadable and data.protocol.cameras == "ignore":
-        pass  # what is the same image is told by the bytes
-    elif len(data.query):
+    if not len(data.query):
+        yield Finding("remark", "no query images: it can be trained on, and tested on another set (--test_on)")
+    elif not (unreadable and data.protocol.cameras == "ignore"):  # there the bytes tell what is the same image
         answered = matched(data.query, data.gallery)
         if not answered.any():
             hint = "; --cameras ignore ranks without them" if data.protocol.cameras == "other" else ""
@@ -189,8 +189,6 @@ def _protocol(data: ReIDData, unreadable: bool) -> Iterable[Finding]:
         elif not answered.all():
             names = [file.name for file, good in zip(data.query.files, answered, strict=True) if not good]
             yield Finding("remark", f"queries without a match {where} (they do not count): {_listed(names)}")
-    else:
-        yield Finding("remark", "no query images: it can be trained on, and tested on another set (--test_on)")
     if not len(data.train):
         yield Finding("remark", "no training images: it can be tested on (--test_on)")
         return

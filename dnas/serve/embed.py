@@ -153,14 +153,19 @@ def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) 
     kept: list[NDArray[np.int64]] = []
     left_out: list[str] = []
     for block in blocks(len(listing)):
-        rows, bad, _ = _read(partial, block, interface)
+        rows, bad = _read(partial, block, "rows", "bad")
+        if not np.array_equal(np.sort(np.concatenate([rows, bad])), np.arange(block.start, block.stop)):
+            raise _damaged(partial, block, "not of these pictures")
         kept.append(rows)
         left_out += [listing.paths[row] for row in bad]
     rows = np.concatenate(kept)
 
     def vectors() -> Iterator[Vectors]:
-        for block in blocks(len(listing)):
-            yield _read(partial, block, interface)[2]
+        for block, rows in zip(blocks(len(listing)), kept, strict=True):
+            (found,) = _read(partial, block, "vectors")
+            if found.shape != (len(rows), interface.embedding):
+                raise _damaged(partial, block, f"vectors of shape {found.shape}")
+            yield found
 
     def write(stream: IO[bytes]) -> None:
         with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
@@ -175,21 +180,21 @@ def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) 
     return left_out
 
 
-def _read(partial: Path, block: range, interface: Interface) -> tuple[NDArray[np.int64], NDArray[np.int64], Vectors]:
-    """Good rows, bad rows and vectors of a block.
+def _read(partial: Path, block: range, *names: str) -> list[NDArray[Any]]:
+    """Arrays of a block.
 
     Raises:
         UserError: it is damaged.
     """
-    file = _file(partial, block)
     try:
-        with np.load(file, allow_pickle=False) as found:
-            rows, bad, vectors = found["rows"], found["bad"], found["vectors"]
+        with np.load(_file(partial, block), allow_pickle=False) as found:
+            return [found[name] for name in names]
     except NPZ_ERRORS as error:
-        raise UserError(f"{file}: damaged ({str(error)[:200]}); delete it, and it is done again") from error
-    if sorted([*rows, *bad]) != [*block] or vectors.shape != (len(rows), interface.embedding):
-        raise UserError(f"{file}: damaged (not of these pictures); delete it, and it is done again")
-    return rows, bad, vectors
+        raise _damaged(partial, block, str(error)[:200]) from error
+
+
+def _damaged(partial: Path, block: range, why: str) -> UserError:
+    return UserError(f"{_file(partial, block)}: damaged ({why}); delete it, and it is done again")
 
 
 def texts(archive: zipfile.ZipFile, name: str, values: Sequence[Value], rows: NDArray[np.int64]) -> None:

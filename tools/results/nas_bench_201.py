@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -33,15 +32,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
+from typing import Any
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from nas_bench_201_report import Benchmark, report
 from torch import nn
 
-from dnas.eval.correlation import spearman
+from dnas.errors import UserError
 from dnas.run.config import from_plain
 from dnas.run.files import read_json, write_json
 from dnas.run.folder import RunFolder
@@ -94,17 +92,16 @@ BANK = 64
 CHUNK = 4
 ZERO_COST = 200
 """Cells that NASWOT picks from, for each seed."""
-GDAS = 93.6
 
 
-def settings() -> str:
-    """Identifies what the runs were made with."""
-    made = [SPACE, COMMON, SEARCHES[OURS], ALONE_EPOCHS, ZERO_COST]
+def settings(variant: str = OURS) -> str:
+    """Identifies what the runs of a variant were made with; of the first one, the version of the experiment."""
+    made = [SPACE, COMMON, {**SEARCHES, **CONTROLS}[variant], ALONE_EPOCHS, ZERO_COST]
     return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
 
 
 def folder_of(out: Path, variant: str, seed: int) -> Path:
-    return out / settings() / f"{variant.replace(' ', '_')}-{seed}"
+    return out / settings(variant) / f"{variant.replace(' ', '_')}-{seed}"
 
 
 def random_cell(number: int) -> dict[str, str]:
@@ -278,7 +275,7 @@ def found_cells(options: argparse.Namespace) -> dict[str, list[str]]:
             folders = [folder_of(out, variant, seed) for seed in range(count)]
             if folders and all((folder / "cost.json").is_file() for folder in folders):
                 found[variant] = [cell_string(read_genotype(folder / "genotype.json").choices) for folder in folders]
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, UserError):
         found["random search, equal time"] = random_searches(out, options.seeds)
     files = [out / settings() / f"naswot-{seed}.json" for seed in range(options.seeds)]
     if all(file.is_file() for file in files):
@@ -287,28 +284,13 @@ def found_cells(options: argparse.Namespace) -> dict[str, list[str]]:
     return found | {"most parameters": [cell_string(dearest)] * options.seeds}
 
 
-class Benchmark:
-    """The table: test accuracy after 200 epochs and validation accuracy after 12 of every cell, in percent."""
-
-    def __init__(self, file: Path) -> None:
-        with file.open() as stream:
-            rows = list(csv.DictReader(stream))
-        self.long = {row["cell"]: float(row["cifar10_test_accuracy_200_epochs"]) for row in rows}
-        self.short = {row["cell"]: float(row["cifar10_valid_accuracy_12_epochs"]) for row in rows}
-        self.ordered = np.sort(list(self.long.values()))
-
-    def beaten(self, accuracy: float) -> float:
-        """The share of all cells below it, %."""
-        return 100 * float(np.searchsorted(self.ordered, accuracy)) / len(self.ordered)
-
-
-def difference(one: list[float], other: list[float]) -> tuple[float, float, float]:
-    """Mean of one minus mean of the other with a 95 % interval: seeds resampled within each."""
-    rng, rounds = np.random.default_rng(0), 10_000
-    a, b = np.array(one), np.array(other)
-    drawn = rng.choice(a, (rounds, len(a))).mean(1) - rng.choice(b, (rounds, len(b))).mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(a.mean() - b.mean()), float(low), float(high)
+def judged(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[list[float]]] | None:
+    """Random cells with what their own trainings say, and what every supernet says of them; none until all is there."""
+    bank = [options.out / settings() / "alone" / f"{number:04d}.json" for number in range(BANK)]
+    verdicts = [folder_of(options.out, OURS, seed) / "inherited.json" for seed in range(options.seeds)]
+    if not all(file.is_file() for file in [*bank, *verdicts]):
+        return None
+    return [read_json(file) for file in bank], [read_json(file) for file in verdicts]
 
 
 def count_looks(out: Path) -> int:
@@ -318,65 +300,6 @@ def count_looks(out: Path) -> int:
     looks += [settings()] if settings() not in looks else []
     write_json(file, looks)
     return len(looks)
-
-
-def report(options: argparse.Namespace, found: dict[str, list[str]]) -> None:
-    benchmark, out = Benchmark(options.table), options.out
-    console = Console(width=150)
-    console.print(f"version {settings()} of the settings: look number {count_looks(out)} at the table")
-    table = Table(title="CIFAR-10 by NAS-Bench-201")
-    for title in ("variant", "test, 200 epochs", "of the seeds", "regret", "beats", "validation, 12", f"{OURS} - this"):
-        table.add_column(title)
-    best = max(benchmark.long.values())
-    ours = [benchmark.long[cell] for cell in found[OURS]]
-    rows: dict[str, object] = {}
-    for variant, cells in found.items():
-        values = [benchmark.long[cell] for cell in cells]
-        gain, low, high = difference(ours, values)
-        table.add_row(
-            variant, f"{mean(values):.2f}", " ".join(f"{v:.1f}" for v in values), f"{best - mean(values):.2f}",
-            f"{mean(benchmark.beaten(v) for v in values):.0f} %", f"{mean(benchmark.short[c] for c in cells):.2f}",
-            "" if variant == OURS else f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
-        )  # fmt: skip
-        rows[variant] = {"cells": cells, "test": values, f"{OURS}_minus": [gain, low, high]}
-    table.add_row("the best there is", f"{best:.2f}", "", "0.00", "100 %", "", "")
-    table.add_row(
-        "GDAS, as published", f"{GDAS:.2f}", "", f"{best - GDAS:.2f}", f"{benchmark.beaten(GDAS):.0f} %", "", ""
-    )
-    console.print(table)
-    if all((folder_of(out, OURS, seed) / "inherited.json").is_file() for seed in range(options.seeds)):
-        rows["correlations"] = correlations(options, benchmark, console)
-    print(json.dumps(rows))
-
-
-def correlations(options: argparse.Namespace, benchmark: Benchmark, console: Console) -> dict[str, list[float]]:
-    """Supernet with short trainings, short trainings with the table, supernet with the table."""
-    out = options.out
-    bank = [read_json(out / settings() / "alone" / f"{number:04d}.json") for number in range(BANK)]
-    truth, alone = [benchmark.long[one["cell"]] for one in bank], [one["score"] for one in bank]
-    better = [n for n in range(BANK) if truth[n] >= median(truth)]
-    verdicts = [read_json(folder_of(out, OURS, s) / "inherited.json") for s in range(options.seeds)]
-    table = Table(
-        title=f"Spearman correlations over {BANK} random cells; of the supernet: mean over {options.seeds} seeds"
-    )
-    for title in ("", "all", "better half"):
-        table.add_column(title)
-    found: dict[str, list[float]] = {}
-    for name, one, other in (
-        ("supernet with short trainings", None, alone), ("short trainings with the table", alone, truth),
-        ("supernet with the table", None, truth),
-    ):  # fmt: skip
-        cells, values = [], []
-        for which in (list(range(BANK)), better):
-            several = [
-                spearman([v[n] for n in which], [other[n] for n in which]) for v in (verdicts if one is None else [one])
-            ]
-            values.append(mean(c.value for c in several))
-            cells.append(str(several[0]) if one is not None else f"{values[-1]:+.2f}")
-        table.add_row(name, *cells)
-        found[name] = values
-    console.print(table)
-    return found
 
 
 def main() -> None:
@@ -393,11 +316,15 @@ def main() -> None:
     if options.worker:
         WORK[options.worker[0]](options.out, int(options.worker[1]))
         return
-    if options.images is None or options.table is None:
-        parser.error("--images and --table are needed")
+    if options.table is None or (options.images is None and not options.so_far):
+        parser.error("--images and --table are needed (--so_far: --table)")
     if not options.so_far:
         run(options)
-    report(options, found_cells(options))
+    found = found_cells(options)
+    if OURS not in found:
+        parser.error(f"--so_far: not all of the {options.seeds} seeds of '{OURS}' are there")
+    print(f"version {settings()} of the settings: look number {count_looks(options.out)} at the table")
+    report(Benchmark(options.table), found, OURS, judged(options))
 
 
 if __name__ == "__main__":
