@@ -7,7 +7,7 @@ Training steps (draw, forward, backward, Adam), variants interleaved in random o
 over its widest plain network), sampled8_over_one (a choice of 8 options, one drawn, over that operation alone),
 sampled16_over_sampled2, full8_over_one, switch_over_one (a step of weights and logits with one alternative over a
 plain one), sampled8_memory_over_one (parameters, optimiser state and what a step holds),
-step_images_per_s (a whole search step on tiny_reid at 128 x 64: weights, logits, bound and cost).
+step_images_per_s (a whole search step on tiny_reid at 128 x 64, of the default mode: weights, logits, bound and cost).
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def void(_: object) -> None:
 
 def whole_step(rounds: int, device: torch.device, found: dict[str, float], console: Console) -> None:
     """(c) images per second of a whole step, with its parts."""
-    modes: tuple[str, ...] = ("score", "sampled")
+    modes = tuple(dict.fromkeys((ArchConfig().mode, "score", "sampled")))
     for mode in modes:
         with search_state(mode, device) as state:
             seconds = interleaved(step_parts(state), rounds)
