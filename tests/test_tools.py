@@ -46,7 +46,7 @@ def test_real_photographs_in_small(tmp_path: Path) -> None:
             file.write_bytes(b"never read")
     torch.save(mobilenet_v2().state_dict(), tmp_path / "w.pth")
     words = [str(root), str(tmp_path / "out"), "--weights", str(tmp_path / "w.pth"), "--held-out", "--size", "32", "16"]
-    words += ["--budget", "0.6M", "--epochs", "1", "1", "--holdout", "0.34", "--json"]
+    words += ["--budget", "0.6M", "--epochs", "1", "1", "--scratch-epochs", "1", "1", "--holdout", "0.34", "--json"]
     more = ["--more", "--optim.identities", "2", "--optim.images", "2"]
     found = run("tools/results/real.py", *words, *more)
     assert set(found) == {"untrained", "trained", "searched-sites", "searched-tiny", "cut"}

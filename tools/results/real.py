@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, data: Path) -> None:
     common = ["--data", str(data), "--device", options.device, *options.more]
     common += ["--input.height", str(size[0]), "--input.width", str(size[1])]
     common += ["--input.flip", "0"] if options.no_flip else []
-    epochs = [["--optim.epochs", str(count)] for count in options.epochs]
+    epochs = {TRAINED: options.epochs, SITES: options.epochs, CUT: options.scratch_epochs, TINY: options.scratch_epochs}
     plain = backbone("mobilenet_v2").cost(image(*size)).macs.value
     limit = BudgetConfig(macs=options.budget).limit
     assert limit is not None
@@ -88,12 +88,14 @@ def run(options: argparse.Namespace, data: Path) -> None:
         words = [*common, "--seed", str(seed)]
         if name in searches:
             found = out / f"{name}-search-{seed}"
-            dnas("search", found, "cost.json", [*words, *searches[name], *epochs[0], "--holdout", str(options.holdout)])
+            count = ["--optim.epochs", str(epochs[name][0])]
+            dnas("search", found, "cost.json", [*words, *searches[name], *count, "--holdout", str(options.holdout)])
             network = from_weights if name == SITES else scratch
             words += ["--genotype", str(found), *network]
         else:
             words += fixed[name]
-        dnas("retrain", out / f"{name}-{seed}", "summary.json", [*words, *epochs[1]])
+        count = ["--optim.epochs", str(epochs[name][1])]
+        dnas("retrain", out / f"{name}-{seed}", "summary.json", [*words, *count])
 
     with ThreadPoolExecutor(options.workers) as pool:
         for done in [pool.submit(job, name, seed) for seed in SEEDS for name in (*fixed, *searches)]:
@@ -183,7 +185,8 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true", help="never read query and gallery")
     parser.add_argument("--size", type=int, nargs=2, default=(224, 224), help="height and width of the images")
     parser.add_argument("--budget", default="14M", help="MACs of tiny_reid and of what it is compared with")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(40, 60), help="of a search, of a retraining")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(10, 10), help="of a search, a retraining, from weights")
+    parser.add_argument("--scratch-epochs", type=int, nargs=2, default=(40, 60), help="the same from scratch")
     parser.add_argument("--fine-lr", default="3.5e-4", help="learning rate from published weights")
     parser.add_argument("--holdout", type=float, default=0.2, help="share of the identities that decide a search")
     parser.add_argument("--no-flip", action="store_true", help="do not mirror images: left and right differ")
