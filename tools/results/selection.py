@@ -38,6 +38,8 @@ from dnas.eval.embed import retrieve_within
 from dnas.eval.retrieval import retrieve, save_ranking
 from dnas.eval.selection import other_masks, replaced_masks, selection_use
 from dnas.loss.objective import IBBOn, LossConfig
+from dnas.nn.attention import ATTENTION
+from dnas.nn.selective_attention import SelectiveAttention
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
 from retrain.config import RetrainConfig
@@ -48,14 +50,17 @@ FOLDS = 5
 BOUND = LossConfig().eta
 """The default weight of the bound."""
 LR = OptimConfig().selection_lr
+ATTENTION |= {"selective_gain": SelectiveAttention(gain=0.3), "selective_start": SelectiveAttention(start=3.0)}
+SELECTIVE = "selective_start"
+"""The best selective cell of `tune` on the cows."""
 ARMS: dict[str, tuple[str, float]] = {
-    "selective + bound": ("selective", BOUND),  # the primary pair first: an early end still answers it
+    "selective + bound": (SELECTIVE, BOUND),  # the primary pair first: an early end still answers it
     "none + bound": ("none", BOUND),
     "unselective + bound": ("unselective", BOUND),
     "non-local + bound": ("non_local", BOUND),
     "SE + bound": ("se", BOUND),
     "none": ("none", 0.0),
-    "selective": ("selective", 0.0),
+    "selective": (SELECTIVE, 0.0),
     "unselective": ("unselective", 0.0),
     "non-local": ("non_local", 0.0),
     "SE": ("se", 0.0),
@@ -90,21 +95,29 @@ class Study:
 
 
 STUDIES = {
-    "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(epochs=30, lr=3.5e-4, warmup=3), small=True),
+    "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(epochs=10, lr=3.5e-4, warmup=1), small=False),
     "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), small=False, flip=0.0),
     "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3), small=False),
 }
 
+LAST = "none,none,none,"
+"""Before the cell of the last stage alone."""
 GRID: dict[str, tuple[str, float, IBBOn]] = {
     "none": ("none", LR, "embedding"),
     "unselective": ("unselective", LR, "embedding"),
     "selective": ("selective", LR, "embedding"),
-    "selective, lr x1": ("selective", 1.0, "embedding"),
-    "none, bound on stages": ("none", LR, "attention"),
+    "selective, gain 0.3": ("selective_gain", LR, "embedding"),
+    "selective, start 3": ("selective_start", LR, "embedding"),
+    "selective, lr x30": ("selective", 30.0, "embedding"),
+    "selective, lr x100": ("selective", 100.0, "embedding"),
+    "selective, last stage": (LAST + "selective", LR, "embedding"),
     "selective, bound on attention": ("selective", LR, "attention"),
+    "none, bound on stages": ("none", LR, "attention"),
+    "dcs": ("dcs", LR, "embedding"),
+    "SE": ("se", LR, "embedding"),
 }
 """What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
-CHOSEN = "selective"
+CHOSEN = "selective, start 3"
 """Of the grid: what `masks` looks at."""
 
 
