@@ -5,6 +5,7 @@ Shapes: B batch, N tokens, K keys, C channels, H heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,13 +109,19 @@ def selection_report(network: Network, images: Images) -> dict[str, dict[str, fl
     return {name: use.plain() for name, use in selection_use(network, images).items()} if selections(network) else {}
 
 
-def selection_warnings(report: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One line on the sites that select all channels or none, whatever the image; nothing if there are none."""
+def selection_warnings(report: Mapping[str, Mapping[str, float]], reach: float = math.inf) -> list[str]:
+    """One line on the sites that select all channels or none, whatever the image; nothing if there are none.
+
+    Args:
+        reach: how far the training lets theta's bias get: a selection starts with everything open, at 1 or more.
+    """
     found = []
     for word, share in (("all", 1.0), ("none", 0.0)):
         names = [name for name, use in report.items() if use["share"] == share]
         if names:
             found.append(f"{word} of the channels selected: whatever the image, at {', '.join(names)}")
+            if word == "all" and reach < 1:
+                found[-1] += f" (this run moves a bias of 1 or more by {reach:.2g} at most: raise optim.selection_lr)"
     return found
 
 

@@ -115,7 +115,10 @@ class Loop(ABC):
             return []
         metrics["selection"] = found
         news["selected"] = sum(use["share"] for use in found.values()) / len(found)
-        return selection_warnings(found) if 2 * metrics["epoch"] >= self.config.optim.epochs else []
+        if 2 * metrics["epoch"] < self.config.optim.epochs:
+            return []
+        steps = max(self.task.count("weights") // self.config.train.accumulate, 1)
+        return selection_warnings(found, self.config.optim.reach(steps))
 
     def _warn(self, progress: EpochProgress, warnings: Sequence[str]) -> None:
         """Each kind when it comes, and at the end, not in every epoch; the log of metrics has all of them."""

@@ -70,6 +70,19 @@ class OptimConfig:
         share = (progress - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
+    def reach(self, steps: int) -> float:
+        """How far a bias that selects channels gets if every step pushes it the same way: the sum of Adam's rates.
+
+        Args:
+            steps: of an epoch.
+
+        Returns:
+            Infinity for sgd, whose steps are as large as the gradient.
+        """
+        if self.optimiser == "sgd":
+            return math.inf
+        return self.selection_lr * steps * sum(self.lr_at(epoch + 0.5) for epoch in range(self.epochs))
+
 
 def make_optimiser(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of a network's weights: parameters in groups by kind (`dnas.run.parameters`)."""

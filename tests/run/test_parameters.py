@@ -1,5 +1,6 @@
 """Weight decay acts on the weights of convolutions and linear layers, and on nothing else."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_selection_has_a_learning_rate_of_its_own() -> None:
         set_rate(made, lr)
         assert {group["kind"]: group["lr"] for group in made.param_groups} == {
             "decayed": lr, "plain": lr, "selection": 4 * lr}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_how_far_a_selection_gets(optimiser: str) -> None:
+    net = network("resnet18")
+    optim = OptimConfig(optimiser=optimiser, lr=1e-3, epochs=6, warmup=2, selection_lr=5)  # type: ignore[arg-type]
+    made = make_optimiser(net, optim)
+    bias = next(p for name, p in net.named_parameters() if name.endswith("select.logits.bias"))
+    before = bias.detach().clone()
+    for step in range(6 * 4):
+        bias.grad = torch.ones_like(bias)
+        set_rate(made, optim.lr_at(step / 4))
+        made.step()
+    assert optim.reach(4) == pytest.approx(float((before - bias.detach()).mean()), rel=0.05)
+    assert OptimConfig(optimiser="sgd").reach(4) == math.inf
 
 
 class Run:

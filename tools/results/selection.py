@@ -51,16 +51,14 @@ BOUND = LossConfig().eta
 """The default weight of the bound."""
 LR = OptimConfig().selection_lr
 ATTENTION |= {"selective_gain": SelectiveAttention(gain=0.3), "selective_start": SelectiveAttention(start=3.0)}
-SELECTIVE = "selective_start"
-"""The best selective cell of `tune` on the cows."""
 ARMS: dict[str, tuple[str, float]] = {
-    "selective + bound": (SELECTIVE, BOUND),  # the primary pair first: an early end still answers it
+    "selective + bound": ("selective", BOUND),  # the primary pair first: an early end still answers it
     "none + bound": ("none", BOUND),
     "unselective + bound": ("unselective", BOUND),
     "non-local + bound": ("non_local", BOUND),
     "SE + bound": ("se", BOUND),
     "none": ("none", 0.0),
-    "selective": (SELECTIVE, 0.0),
+    "selective": ("selective", 0.0),
     "unselective": ("unselective", 0.0),
     "non-local": ("non_local", 0.0),
     "SE": ("se", 0.0),
@@ -85,6 +83,8 @@ class Study:
     optim: OptimConfig
     small: bool
     flip: float = 0.5
+    chosen: str = "selective"
+    """Of `GRID`: the cell of the selective arms, and the factor of every arm's learning rate for the selection."""
 
     def config(self, data: str, out: Path, attention: str, eta: float, seed: int, weights: str | None) -> RetrainConfig:
         return RetrainConfig(
@@ -95,7 +95,16 @@ class Study:
 
 
 STUDIES = {
-    "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(epochs=10, lr=3.5e-4, warmup=1), small=False),
+    "cows": Study(
+        "mobilenet_v2",
+        1.0,
+        128,
+        64,
+        10,
+        OptimConfig(epochs=10, lr=3.5e-4, warmup=1),
+        small=False,
+        chosen="selective, lr x100",
+    ),
     "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), small=False, flip=0.0),
     "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3), small=False),
 }
@@ -117,8 +126,6 @@ GRID: dict[str, tuple[str, float, IBBOn]] = {
     "SE": ("se", LR, "embedding"),
 }
 """What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
-CHOSEN = "selective, start 3"
-"""Of the grid: what `masks` looks at."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,7 @@ def tune(study: Study, options: argparse.Namespace) -> None:
 
 def masks(study: Study, options: argparse.Namespace) -> None:
     """Learned masks against others in their place, on the held-out identities of every fold."""
-    jobs = tuning(study, options.data, options.out, options.weights)[CHOSEN]
+    jobs = tuning(study, options.data, options.out, options.weights)[study.chosen]
     work_all(jobs, options.workers)
     losses: dict[str, list[float]] = {}
     shares: dict[str, list[dict[str, float]]] = {}
@@ -242,13 +249,15 @@ def masks(study: Study, options: argparse.Namespace) -> None:
 
 def final(study: Study, options: argparse.Namespace) -> dict[str, list[Job]]:
     """Arm -> its runs, one a seed."""
-    return {
-        arm: [
-            Job(study.config(options.data, options.out / "run" / f"{_slug(arm)}-{s}", cell, eta, s, options.weights))
-            for s in range(study.seeds)
-        ]
-        for arm, (cell, eta) in ARMS.items()
-    }
+    chosen, selection_lr, _ = GRID[study.chosen]
+    found: dict[str, list[Job]] = {}
+    for arm, (cell, eta) in ARMS.items():
+        found[arm] = []
+        for seed in range(study.seeds):
+            own, out = chosen if cell == "selective" else cell, options.out / "run" / f"{_slug(arm)}-{seed}"
+            config = study.config(options.data, out, own, eta, seed, options.weights)
+            found[arm].append(Job(replace(config, optim=replace(config.optim, selection_lr=selection_lr))))
+    return found
 
 
 def run(study: Study, options: argparse.Namespace) -> None:
