@@ -15,6 +15,7 @@ from dnas.nn.channel_selection import set_temperature
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
+from dnas.run.memory import keep_blocks
 from dnas.run.position import Pauses, Position, stoppable
 from dnas.run.progress import EpochProgress
 from dnas.run.schedules import geometric
@@ -84,6 +85,8 @@ class Loop(ABC):
     def run(self, folder: RunFolder) -> None:
         """Train to the end, then finish; the first of several processes writes."""
         epochs, position, log = self.config.optim.epochs, self.position, folder.path / "log.txt"
+        if self.stepper.device.type == "cpu":
+            keep_blocks()
         with EpochProgress(self.title, epochs, position.epoch, log) as progress, stoppable() as stop:
             pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
             if self.started is not None and distributed.rank() == 0:
