@@ -121,7 +121,7 @@ def selection_warnings(report: Mapping[str, Mapping[str, float]], reach: float =
         if names:
             found.append(f"{word} of the channels selected: whatever the image, at {', '.join(names)}")
             if word == "all" and reach < 1:
-                found[-1] += f" (this run moves a bias of 1 or more by {reach:.2g} at most: raise optim.selection_lr)"
+                found[-1] += f" (this run moves a bias of 1 or more by about {reach:.2g}: raise optim.selection_lr)"
     return found
 
 

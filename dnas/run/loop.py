@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ class Loop(ABC):
         news["selected"] = sum(use["share"] for use in found.values()) / len(found)
         if 2 * metrics["epoch"] < self.config.optim.epochs:
             return []
-        steps = max(self.task.count("weights") // self.config.train.accumulate, 1)
+        steps = math.ceil(self.task.count("weights") / self.config.train.accumulate)
         return selection_warnings(found, self.config.optim.reach(steps))
 
     def _warn(self, progress: EpochProgress, warnings: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ def test_all_or_none_is_said_with_the_site() -> None:
     assert selection_warnings({"b": {"share": 0.3}}, reach=0.1) == []
     (far,), (near,) = (selection_warnings({"a": report["a"]}, reach) for reach in (1.5, 0.126))
     assert far == "all of the channels selected: whatever the image, at a"
-    assert near == f"{far} (this run moves a bias of 1 or more by 0.13 at most: raise optim.selection_lr)"
+    assert near == f"{far} (this run moves a bias of 1 or more by about 0.13: raise optim.selection_lr)"
 
 
 def test_replaced_masks_are_used_and_put_back() -> None:

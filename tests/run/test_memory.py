@@ -24,7 +24,9 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(keep: bool, **environment: str) -> tuple[bool, int]:
     """What `keep_blocks` says, and the pages that four steps of 40 MB tensors are given anew."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k not in ("GLIBC_TUNABLES",)}
+    plain = {
+        k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k not in ("GLIBC_TUNABLES", "LD_PRELOAD")
+    }
     words = [sys.executable, "-c", FAULTS.format(keep=keep)]
     done = subprocess.run(words, env={**plain, **environment}, capture_output=True, text=True, check=True)
     kept, count = done.stdout.split()

@@ -21,7 +21,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
 
@@ -173,20 +173,24 @@ def bias(steps_NHK: Tensor, true_HK: Tensor) -> float:
     return 1 - float((steps_NHK.mean(0) * true_HK).sum()) / (length**0.5 * float(true_HK.norm()))
 
 
+def in_turn(steps: Mapping[str, Callable[[], tuple[Tensor, float]]], rounds: int) -> dict[str, tuple[Tensor, float]]:
+    """Gradients (N, H, K) of every variant's steps, and the seconds of the median one."""
+    found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            one = step()
+            if turn:  # the first one is to get warm
+                found[name].append(one)
+    return {name: (torch.stack([g for g, _ in rows]), median(s for _, s in rows)) for name, rows in found.items()}
+
+
 def measured(count: int, rounds: int) -> Iterator[tuple[str, float, float, float]]:
     """Name, cosine of a step, bias, and cosine^2 per second of every variant."""
     planted = {name: Planted(count, arch) for name, arch in VARIANTS.items()}
-    found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in planted}
-    for turn in range(rounds + 1):
-        for name, one in planted.items():
-            step = one.step()
-            if turn:  # the first one is to get warm
-                found[name].append(step)
-    for name, steps in found.items():
+    for name, (steps_NHK, seconds) in in_turn({key: one.step for key, one in planted.items()}, rounds).items():
         true_HK = planted[name].true_HK
-        one = mean(cosine(gradient, true_HK) for gradient, _ in steps)
-        seconds = median(seconds for _, seconds in steps)
-        yield name, one, bias(torch.stack([g for g, _ in steps]), true_HK), one**2 / seconds
+        one = mean(cosine(step_HK, true_HK) for step_HK in steps_NHK)
+        yield name, one, bias(steps_NHK, true_HK), one**2 / seconds
 
 
 def default_variant() -> str:

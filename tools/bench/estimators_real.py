@@ -25,11 +25,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import torch
-from estimators import VARIANTS, bias, cosine, default_variant
+from estimators import VARIANTS, bias, cosine, default_variant, in_turn
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -128,17 +128,9 @@ def measured(start: Search, rounds: int, true_HK: Tensor, agreed: float) -> Iter
     """Name, cosine of a step, bias, and cosine^2 per second of every variant."""
     alike = (2 * agreed / (1 + agreed)) ** 0.5  # cosine of the mean of two halves with what they both estimate
     still = {name: Still(start, arch, seed=2) for name, arch in VARIANTS.items()}
-    found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in still}
-    for turn in range(rounds + 1):
-        for name, one in still.items():
-            step = one.step()
-            if turn:  # the first one is to get warm
-                found[name].append(step)
-    for name, steps in found.items():
-        gradients = torch.stack([gradient for gradient, _ in steps])
-        one = mean(cosine(gradient, true_HK) for gradient in gradients) / alike
-        off = 1 - (1 - bias(gradients, true_HK)) / alike
-        yield name, one, off, one**2 / median(seconds for _, seconds in steps)
+    for name, (steps_NHK, seconds) in in_turn({key: one.step for key, one in still.items()}, rounds).items():
+        one = mean(cosine(step_HK, true_HK) for step_HK in steps_NHK) / alike
+        yield name, one, 1 - (1 - bias(steps_NHK, true_HK)) / alike, one**2 / seconds
 
 
 def main() -> None:

@@ -71,7 +71,6 @@ def run(options: argparse.Namespace, data: Path) -> None:
     common = ["--data", str(data), "--device", options.device, *options.more]
     common += ["--input.height", str(size[0]), "--input.width", str(size[1])]
     common += ["--input.flip", "0"] if options.no_flip else []
-    epochs = {TRAINED: options.epochs, SITES: options.epochs, CUT: options.scratch_epochs, TINY: options.scratch_epochs}
     plain = backbone("mobilenet_v2").cost(image(*size)).macs.value
     limit = BudgetConfig(macs=options.budget).limit
     assert limit is not None
@@ -86,16 +85,16 @@ def run(options: argparse.Namespace, data: Path) -> None:
 
     def job(name: str, seed: int) -> None:
         words = [*common, "--seed", str(seed)]
+        of_search, of_training = options.scratch_epochs if name in (CUT, TINY) else options.epochs
         if name in searches:
             found = out / f"{name}-search-{seed}"
-            count = ["--optim.epochs", str(epochs[name][0])]
-            dnas("search", found, "cost.json", [*words, *searches[name], *count, "--holdout", str(options.holdout)])
+            more = ["--optim.epochs", str(of_search), "--holdout", str(options.holdout)]
+            dnas("search", found, "cost.json", [*words, *searches[name], *more])
             network = from_weights if name == SITES else scratch
             words += ["--genotype", str(found), *network]
         else:
             words += fixed[name]
-        count = ["--optim.epochs", str(epochs[name][1])]
-        dnas("retrain", out / f"{name}-{seed}", "summary.json", [*words, *count])
+        dnas("retrain", out / f"{name}-{seed}", "summary.json", [*words, "--optim.epochs", str(of_training)])
 
     with ThreadPoolExecutor(options.workers) as pool:
         for done in [pool.submit(job, name, seed) for seed in SEEDS for name in (*fixed, *searches)]:

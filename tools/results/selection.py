@@ -81,32 +81,22 @@ class Study:
     image_width: int
     seeds: int
     optim: OptimConfig
-    small: bool
     flip: float = 0.5
     chosen: str = "selective"
     """Of `GRID`: the cell of the selective arms, and the factor of every arm's learning rate for the selection."""
 
     def config(self, data: str, out: Path, attention: str, eta: float, seed: int, weights: str | None) -> RetrainConfig:
         return RetrainConfig(
-            data, str(out), backbone=self.backbone, backbone_width=self.width, backbone_small=self.small,
+            data, str(out), backbone=self.backbone, backbone_width=self.width,
             attention=attention, weights=weights, seed=seed, holdout=0.0, device="cpu", optim=self.optim,
             input=InputConfig(self.height, self.image_width, flip=self.flip), loss=LossConfig(eta=eta),
         )  # fmt: skip
 
 
 STUDIES = {
-    "cows": Study(
-        "mobilenet_v2",
-        1.0,
-        128,
-        64,
-        10,
-        OptimConfig(epochs=10, lr=3.5e-4, warmup=1),
-        small=False,
-        chosen="selective, lr x100",
-    ),
-    "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), small=False, flip=0.0),
-    "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3), small=False),
+    "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(10, lr=3.5e-4, warmup=1), chosen="selective, lr x100"),
+    "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), flip=0.0),
+    "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3)),
 }
 
 LAST = "none,none,none,"
