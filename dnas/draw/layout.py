@@ -18,8 +18,9 @@ Edge = tuple[int, int]
 Cell = Hashable
 """What stands in a layer: a node, or (tail, head, layer) where an edge passes."""
 
-GAP_X, GAP_Y, LABEL, GUTTER, CORNER = 0.16, 0.3, 0.24, 0.55, 0.12
-"""Between boxes, between layers, above the first layer of a group, between columns; from a box to the next corner."""
+GAP_X, GAP_Y, LABEL, GUTTER, CORNER, OVER = 0.16, 0.3, 0.24, 0.55, 0.12, 0.03
+"""Between boxes, between layers, above the first layer of a group, between columns; from a box to the next corner,
+from a frame to the line over it."""
 SWEEPS = 12
 TALLEST = 1.35
 """Height over width from which a drawing is folded, where it can be."""
@@ -121,7 +122,9 @@ def _columns(network: Graph[int], rows: Sequence[list[int]], sizes: Mapping[int,
         if at[b] in cuts and at[a] == at[b] - 1:
             (x0, y0), (x1, y1) = whole.centres[a], whole.centres[b]
             below, above, gutter = y0 + sizes[a][1] / 2, y1 - sizes[b][1] / 2, gutters[cuts.index(at[b])]
-            corners = [(x0, below + CORNER), (gutter, below + CORNER), (gutter, above - CORNER), (x1, above - CORNER)]
+            named = any(network.nodes[node]["group"] for node in rows[at[b]])
+            over = above - (LABEL + OVER if named else CORNER)  # above a frame and its name
+            corners = [(x0, below + CORNER), (gutter, below + CORNER), (gutter, over), (x1, over)]
             whole.routes[(a, b)] = [(x0, below), *corners, (x1, above)]
         elif (a, b) not in whole.routes:
             whole.folded.append((a, b))

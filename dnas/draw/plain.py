@@ -134,4 +134,4 @@ def _frames(axes: Any, layout: Layout) -> None:
         )  # fmt: skip
         axes.add_patch(frame)
         axes.text(x0, y0 - LABEL + 0.09, _plain(printable(name)), va="top", fontsize=FONT, color=BLUE, zorder=4,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip

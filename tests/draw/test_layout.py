@@ -5,7 +5,7 @@ import itertools
 import networkx as nx
 import pytest
 
-from dnas.draw.layout import CORNER, Layout, lay_out, layers
+from dnas.draw.layout import CORNER, LABEL, Layout, lay_out, layers
 from dnas.space.graph import graph
 from search_spaces import SPACES
 
@@ -68,6 +68,7 @@ def test_a_long_chain_folds_where_groups_end() -> None:
             gutter = route[2][0]
             assert all(not left < gutter < right for left, _, right, _ in boxes(layout).values())
             assert route[1][1] - route[0][1] == pytest.approx(CORNER), (tail, head)
+            assert route[3][1] == route[4][1] < boxes(layout)[head][1] - LABEL  # over the name of the frame
     assert not layout.folded
 
 
