@@ -24,7 +24,7 @@ from dnas.serve.store import NAME, Row
 COUNT, DIM = 60, 8
 CELLS = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20) | st.binary(max_size=40)
 """What SQLite can hold, whatever a column is for."""
-WHERE = {
+WHERE: dict[str, tuple[str, list[Any], list[str]]] = {
     "about": ("key", ["interface", "network", "columns"], ["key", "value"]),
     "pictures": ("id", [1, 7, COUNT], ["id", "path", "size", "changed", "columns", "vector"]),
     "graph": ("id", [1], ["id", "entry", "ef", "recall", "pictures", "last"]),
@@ -35,8 +35,10 @@ WHERE = {
 
 def sidecar() -> Interface:
     """Of a network with everything that can be said about one."""
-    known = {"genotype": {"stage.1": "conv"}, "data": {"name": "x", "sha256": "0" * 64}, "versions": {"torch": "2.6"}}
-    return Interface("0" * 64, "net", 32, 16, DIM, "cosine", False, threshold=0.5, false_share=0.001, **known)
+    return Interface(
+        "0" * 64, "net", 32, 16, DIM, "cosine", False, threshold=0.5, false_share=0.001, genotype={"stage.1": "conv"},
+        data={"name": "x", "sha256": "0" * 64}, versions={"torch": "2.6"},
+    )  # fmt: skip
 
 
 class Colours:
@@ -59,7 +61,7 @@ def spliced(numbers: bytes, place: int, number: int) -> bytes:
     """Another number in one place of an array of the approximate index."""
     found = np.frombuffer(numbers, np.int32).copy()
     found[place % len(found)] = number
-    return found.tobytes()
+    return bytes(found.tobytes())
 
 
 class Galleries:
@@ -77,7 +79,7 @@ class Galleries:
         gallery.store.base.close()
         self.whole = (folder / NAME).read_bytes()
         pictures = sorted((folder.parent / "data/query").glob("*.jpg"))[:5]
-        columns = {"identity": [7, "x", "", 3, 4]}
+        columns: dict[str, list[str | int | float]] = {"identity": [7, "x", "", 3, 4]}
         embed_listing(self.embedder, Listing([str(file) for file in pictures], columns), folder / "v.npz")
         self.vectors = (folder / "v.npz").read_bytes()
 

@@ -20,7 +20,6 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -115,8 +114,7 @@ def differences(one: Path, other: Path) -> list[str]:
         contents = {file.read_bytes().replace(str(file.parent).encode(), b"") for file in files}
         if len(files) == 1 or len(contents) > 1:
             found.append(name)
-    states: list[dict[str, Any]] = [RunFolder(path).load() for path in (one, other)]
-    return found + difference(*states, "checkpoint")
+    return found + difference(RunFolder(one).load(), RunFolder(other).load(), "checkpoint")
 
 
 def main() -> int:

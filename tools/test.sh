@@ -14,5 +14,6 @@ if [ -z "${LOWEST:-}" ]; then
     ruff format --check .
     ruff check .
     mypy
+    for scripts in tools tools/bench tools/results; do MYPYPATH=$scripts mypy "$scripts"/*.py; done
 fi
 pytest -n auto --maxprocesses 8 ${which[@]+"${which[@]}"} "$@"

@@ -103,7 +103,7 @@ class SumModule(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        total: Tensor = sum(part(x_BCHW) for part in self.parts)  # type: ignore[assignment]
+        total: Tensor = sum(part(x_BCHW) for part in self.parts)
         return total
 
 
@@ -122,7 +122,7 @@ class Planted:
         self.relaxation = Relaxation(decisions(spec))
         budget = Budget(BudgetConfig(), Space("planted", spec, SIDE, SIDE))
         self.estimator, self.arch = ESTIMATORS[arch.mode](self.relaxation, budget, arch), arch
-        self.net = spec.build(x, SupernetBuilder(self.relaxation.draw)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = spec.build(x, SupernetBuilder(self.relaxation.draw)).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.SGD(self.net.parameters(), 0.0, momentum=0.9)
         self.generator = torch.Generator().manual_seed(1)
         self.true_HK = (share_HK - share_HK.mean(1, keepdim=True)) / OPTIONS
@@ -142,7 +142,6 @@ class Planted:
         estimator, logits_HK = self.estimator, self.relaxation.logits_HK
         joint = estimator.joint and self.arch.data == "joint"
         images, others = self.images(), self.images()
-        logits_HK.grad = None
         self.optimiser.zero_grad()
         start = time.perf_counter()
         estimator.draw(1 if joint else 1 + estimator.lessons, 1.0, self.generator)
@@ -153,8 +152,9 @@ class Planted:
             lesson = estimator.learn(lambda: self.loss(others), 0.5)
             (lesson.task + lesson.shared).backward(inputs=[logits_HK])
         seconds = time.perf_counter() - start
-        assert logits_HK.grad is not None
-        return logits_HK.grad.clone(), seconds
+        gradient, logits_HK.grad = logits_HK.grad, None
+        assert gradient is not None
+        return gradient, seconds
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -170,7 +170,7 @@ def bias(steps_NHK: Tensor, true_HK: Tensor) -> float:
     length = float((one * other).sum())
     if length <= 0.1 * float((one * one).sum()):
         return math.nan
-    return 1 - float((steps_NHK.mean(0) * true_HK).sum()) / (length**0.5 * float(true_HK.norm()))
+    return 1 - float((steps_NHK.mean(0) * true_HK).sum()) / (math.sqrt(length) * float(true_HK.norm()))
 
 
 def in_turn(steps: Mapping[str, Callable[[], tuple[Tensor, float]]], rounds: int) -> dict[str, tuple[Tensor, float]]:

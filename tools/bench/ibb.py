@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -85,12 +86,12 @@ def finite_with_zeros() -> bool:
     return bool(f.grad.isfinite().all())
 
 
-def resnet50_step(eta: float, refresh: str = "ema") -> Callable[[], None]:
+def resnet50_step(eta: float, refresh: Literal["epoch", "ema"] = "ema") -> Callable[[], None]:
     """One training step with the bound's term asleep or awake."""
     torch.manual_seed(0)
     x = image(256, 128)
-    net = ReIDNet(backbone("resnet50"), x, 751).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(LossConfig(eta=eta, eta_warmup=0.0, refresh=refresh), 751, 2048)  # type: ignore[arg-type]
+    net = ReIDNet(backbone("resnet50"), x, 751).to(memory_format=torch.channels_last)
+    objective = Objective(LossConfig(eta=eta, eta_warmup=0.0, refresh=refresh), 751, 2048)
     optimiser = torch.optim.Adam(net.parameters())
     images = torch.randn(B, 3, 256, 128).contiguous(memory_format=torch.channels_last)
     y = torch.arange(16).repeat_interleave(4)

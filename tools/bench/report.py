@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def main() -> None:
             raise SystemExit(1)
         stretched(folder / "one", folder / "long", options.epochs)
         seconds = interleaved(
-            {run: lambda run=run: make_report([str(folder / run)], folder / f"{run}.html") for run in ("one", "long")},
+            {run: partial(make_report, [str(folder / run)], folder / f"{run}.html") for run in ("one", "long")},
             options.rounds,
         )
     middle = float(np.median(seconds["long"]))

@@ -88,7 +88,8 @@ class Training:
             return torch.cuda.max_memory_allocated() / 1e6
         held = held_mb(self)
         state = [v for values in self.optimiser.state.values() for v in values.values() if isinstance(v, torch.Tensor)]
-        return held + sum(t.numel() * t.element_size() for t in (*self.net.parameters(), *state)) / 1e6
+        tensors: list[torch.Tensor] = [*self.net.parameters(), *state]
+        return held + sum(t.numel() * t.element_size() for t in tensors) / 1e6
 
 
 def choices(options: int, blocks: int = 4) -> Spec:
@@ -154,7 +155,7 @@ def search_state(mode: str, device: torch.device) -> Iterator[Search]:
         data = Path(folder) / "data"
         synthesise(SynthConfig(str(data), ids=48, cameras=3, images=2))
         config = SearchConfig(
-            str(data), str(Path(folder) / "run"), device=device.type,  # type: ignore[arg-type]
+            str(data), str(Path(folder) / "run"), device=device.type,
             arch=ArchConfig(mode=mode), budget=BudgetConfig(macs="30M"),
         )  # fmt: skip
         yield Search(config, SPACES["tiny_reid"])

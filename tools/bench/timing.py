@@ -48,7 +48,7 @@ def held_mb(run: Callable[[], object]) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as memory:
         run()
     held = peak = 0
-    for event in memory.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in memory.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)

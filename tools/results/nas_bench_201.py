@@ -232,7 +232,7 @@ def random_searches(out: Path, seeds: int) -> list[str]:
 
 
 def seconds_of(folder: Path) -> float:
-    return sum(row["epoch_s"] for row in RunFolder.open(folder).rows("timing.jsonl"))
+    return sum(float(row["epoch_s"]) for row in RunFolder.open(folder).rows("timing.jsonl"))
 
 
 WORK = {"alone": train_alone, "inherited": inherited, "naswot": naswot}

@@ -32,6 +32,7 @@ from dnas.data.images import decode
 from dnas.data.layouts import load_data
 from dnas.data.splits import hold_out, together
 from dnas.eval.bootstrap import paired_difference
+from dnas.eval.retrieval import retrieve, save_ranking
 from dnas.nn.backbones import backbone
 from dnas.nn.pretrained import load_weights
 from dnas.nn.reid_net import ReIDNet
@@ -39,7 +40,6 @@ from dnas.run.folder import RunFolder
 from dnas.search.config import BudgetConfig
 from dnas.space.spec import image
 from retrain.compare import read_run
-from retrain.evaluate import retrieve, save_ranking
 
 SEEDS = (0, 1, 2)
 SHARE = 0.25

@@ -55,7 +55,8 @@ def random_networks(name: str, size: tuple[int, int], budget: float) -> list[Gen
     """Uniform over the networks whose cost is in the window, by rejection."""
     space = named_space(name).resized(*size)
     known, count = decisions(space.spec), space.spec.cost(space.input).macs
-    rng, found = random.Random(0), []
+    rng = random.Random(0)
+    found: list[Genotype] = []
     while len(found) < RANDOMS:
         index = {key: rng.randrange(len(decision.options)) for key, decision in known.items()}
         if LEAST * budget <= count.at(index) <= budget:
