@@ -27,10 +27,14 @@ from dnas.run import distributed, seeds
 from dnas.task.config import JobConfig
 from dnas.task.task import Needs, Part, Task
 
-CALIBRATION_BATCHES = 20
 CALIBRATION_BATCH = 64
 MOST_PROBED = 20_000_000
 """Images times classes: the information of larger held-out sets is left to `dnas probe`."""
+
+
+def calibration_batches(images: int) -> int:
+    """How many a network takes its batch norm statistics from: 20, of a small set what four passes would be."""
+    return min(20, -(-4 * images // CALIBRATION_BATCH))
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class ImageTask(Task):
 
     def calibration(self) -> Iterator[Tensor]:
         generator = seeds.generator(self.config.seed, "recalibrate")
-        for _ in range(CALIBRATION_BATCHES):
+        for _ in range(calibration_batches(len(self.train))):
             index = torch.randint(len(self.train), (CALIBRATION_BATCH,), generator=generator)
             yield self.augment(self.train.take(index, self.needs.device), draw(len(index), generator))
 
