@@ -97,6 +97,7 @@ def test_probe_and_load(pedestrians: Path, tmp_path: Path, capsys: pytest.Captur
     assert trained.embed(query).shape == (len(query), 64)
 
 
+@pytest.mark.slow
 def test_samples_inherited_weights_and_a_parameter_budget(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +220,7 @@ def test_the_four_models_train(pedestrians: Path, tmp_path: Path) -> None:
         assert bool(last.get("selection")) == (not name.startswith("ca")), name
 
 
+@pytest.mark.slow
 def test_resume_continues_search_and_retraining(
     pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_one_writer(gallery: Gallery, listing: Listing) -> None:
     assert second.find(listing.paths[0])  # reading goes on
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kills_lose_nothing(listing: Listing, tmp_path: Path) -> None:
     """20 kills while it is being filled: every time it is whole, and it never has less than before."""

@@ -49,6 +49,7 @@ def test_answers_agree_with_the_formulas() -> None:
     assert found.by_class(4)[3] is None
 
 
+@pytest.mark.slow
 def test_the_whole_road(classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search, found, fixed = (str(tmp_path / name) for name in ("search", "found", "fixed"))
     words = [*SMALL, "--data", str(classes), "--holdout", "0.25"]
