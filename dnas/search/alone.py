@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dnas.nn.network import Network
-from dnas.run import seeds
+from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
 from dnas.run.loop import Loop
 from dnas.run.position import CheckpointConfig, Pauses, Stop
 from dnas.run.step import Stepper
+from dnas.search.config import SearchConfig
 from dnas.space.holes import Shape
 from dnas.space.spec import Spec
 from dnas.task.config import JobConfig
@@ -58,3 +60,16 @@ class Alone(Loop):
             self.stepper.watch.check()
             self.position.finish()
         return self.task.evaluate(self.stepper.final)[self.task.metric]
+
+
+def short_training(config: SearchConfig, task: Task, spec: Spec, x: Shape, epochs: int, number: int = 0) -> float:
+    """The number that decides, on what is held out, of a network trained from scratch as the supernet was, but shortly.
+
+    Args:
+        task: of the search.
+        number: of the training; another one has another seed.
+    """
+    short = replace(config.optim, epochs=epochs, warmup=min(config.optim.warmup, epochs // 4))
+    own = replace(config, optim=short, seed=config.seed + 1000 * (number + 1))
+    with distributed.apart():
+        return Alone(own, task.fresh(own), spec, x).score()

@@ -8,7 +8,7 @@ Trained in the same way, the found network stands among them or not: that is its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +19,7 @@ from dnas.errors import UserError
 from dnas.eval.correlation import Correlation, spearman
 from dnas.run import distributed
 from dnas.run.files import read_json, write_json
-from dnas.search.alone import Alone
+from dnas.search.alone import short_training
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import LEAST, SearchConfig
@@ -143,12 +143,8 @@ class Judge:
     children: Children
 
     def __call__(self, choices: Choices, asked: FidelityConfig) -> Judged:
-        alone, optim = [], self.config.optim
-        for seed in range(asked.seeds):
-            short = replace(optim, epochs=asked.epochs, warmup=min(optim.warmup, asked.epochs // 4))
-            own = replace(self.config, optim=short, seed=self.config.seed + 1000 * (seed + 1))
-            spec = fill(self.space.spec, choices)
-            alone.append(Alone(own, self.task.fresh(own), spec, self.space.input).score())
+        spec, x = fill(self.space.spec, choices), self.space.input
+        alone = [short_training(self.config, self.task, spec, x, asked.epochs, n) for n in range(asked.seeds)]
         return Judged(dict(choices), self.cost(choices), self.children.score(choices, self.task), alone)
 
     @property

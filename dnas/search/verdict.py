@@ -7,6 +7,8 @@ from typing import Any
 
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
+from dnas.run.progress import console
+from dnas.search.alone import short_training
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
@@ -15,7 +17,7 @@ from dnas.search.estimators.estimator import Estimator
 from dnas.search.health import Health, Moves, examine, undecided_of
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.space.genotype import Genotype
-from dnas.space.spec import Choices, Space
+from dnas.space.spec import Choices, Space, fill
 from dnas.task.task import Task
 
 
@@ -60,17 +62,25 @@ class Verdict:
         return task.evaluate(supernet)
 
     def _best_of_samples(self, task: Task, children: Children) -> list[dict[str, Any]]:
-        """Sample networks within the budget, and take the best on what is held out with inherited weights."""
+        """Sample networks within the budget, and take the best on what is held out."""
         generator = seeds.generator(self.config.seed, "derive")
         found = [self.choices]
         for _ in range(self.config.arch.samples):
             child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
             found += [child] if child not in found else []
         ranks = range(distributed.rank(), len(found), distributed.world())
-        own = [children.score(child, task) if n in ranks else 0.0 for n, child in enumerate(found)]
+        own = [self._score(child, task, children) if n in ranks else 0.0 for n, child in enumerate(found)]
         scores = distributed.sum_numbers(own)
         self.choices = found[scores.index(max(scores))]
         return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
+
+    def _score(self, choices: Choices, task: Task, children: Children) -> float:
+        epochs = self.config.arch.samples_epochs
+        if not epochs:
+            return children.score(choices, task)
+        score = short_training(self.config, task, fill(self.space.spec, choices), self.space.input, epochs)
+        console.print(f"search: a sample, trained on its own: {task.metric} {score:.1%}")
+        return score
 
     def architecture(self) -> dict[str, Any]:
         """Where the choices stand, for the log."""

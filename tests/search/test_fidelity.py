@@ -8,11 +8,14 @@ import pytest
 
 from dnas.cli import main
 from dnas.errors import UserError
+from dnas.search.alone import short_training
+from dnas.search.config import ArchConfig
 from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
+from dnas.search.search import opened
 from dnas.search.standing import Standing
 from dnas.space.genotype import read_genotype
-from dnas.space.spec import decisions
+from dnas.space.spec import decisions, fill
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"].resized(32, 16)
@@ -47,6 +50,28 @@ def test_a_standing_says_what_it_is_worth() -> None:
     line = replace(alone, others=[0.4, 0.5, 0.6]).line()
     assert "above 1 of 3 random ones of its cost (mean 50.0%)" in line
     assert line.endswith("rank correlation of such verdicts with trainings: +0.4 [+0.1, +0.7]")
+
+
+def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_path: Path) -> None:
+    words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--device", "cpu", "--holdout", "0.4"]
+    words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
+    words += ["--optim.epochs", "2", "--arch.samples", "3", "--arch.samples_epochs", "2"]
+    assert main(["search", *words]) == 0
+    state, folder = opened(tmp_path / "run", lambda name: SPACES[name])
+    sampled = folder.rows()[-1]["sampled"]
+    assert len(sampled) > 2
+    for one in sampled:
+        spec = fill(state.space.spec, one["choices"])
+        assert short_training(state.config, state.task, spec, state.space.input, 2) == one["mAP"]
+    best = max(sampled, key=lambda one: one["mAP"])
+    inherited = [state.children.score(one["choices"], state.task) for one in sampled]
+    assert inherited != [one["mAP"] for one in sampled]
+    assert read_genotype(folder.genotype_file).choices == best["choices"]
+
+
+def test_how_samples_are_judged_needs_samples() -> None:
+    with pytest.raises(UserError, match=r"arch\.samples_epochs: found 3, allowed without arch\.samples: 0"):
+        ArchConfig(samples_epochs=3)
 
 
 def test_one_training_has_its_noise_too() -> None:

@@ -70,8 +70,13 @@ def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropo
     ]  # fmt: skip
 
 
+ALONE_EPOCHS = 10
 SEARCHES = {
     "between": arch("between", "joint", "none", "both", "0.9"),
+    "between, samples trained": [
+        *arch("between", "joint", "none", "both", "0.9"),
+        *("--arch.samples", "8", "--arch.samples_epochs", str(ALONE_EPOCHS)),
+    ],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
@@ -86,7 +91,6 @@ CONTROLS = {
     "images apart": arch("between", "split", "none", "both", "0.9"),
 }
 """The default with one setting changed."""
-ALONE_EPOCHS = 10
 BANK = 64
 """Random cells for the correlations; random search draws on, if its time allows more."""
 CHUNK = 4
