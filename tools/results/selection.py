@@ -109,6 +109,7 @@ GRID: dict[str, tuple[str, float, IBBOn]] = {
     "selective, start 3": ("selective_start", LR, "embedding"),
     "selective, lr x30": ("selective", 30.0, "embedding"),
     "selective, lr x100": ("selective", 100.0, "embedding"),
+    "unselective, lr x100": ("unselective", 100.0, "embedding"),
     "selective, last stage": (LAST + "selective", LR, "embedding"),
     "selective, bound on attention": ("selective", LR, "attention"),
     "none, bound on stages": ("none", LR, "attention"),
