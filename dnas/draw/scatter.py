@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from dnas.draw.figures import check_format, save
 from dnas.draw.style import GREY, MARKERS, SERIES, label, style
 from dnas.eval.measure import RETRIEVAL, Measure
+
+WIDEST = 80
+"""Letters in a line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,17 @@ def draw_scatter(points: Sequence[Point], file: Path, measure: Measure = RETRIEV
 def scatter(points: Sequence[Point], measure: Measure = RETRIEVAL) -> Figure:
     """Accuracy (%) over MACs (log scale): small marks runs, large ones means, lines ranges, dashed the Pareto front."""
     with style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.2))
-        for index, point in enumerate(points):
+        rows = [textwrap.wrap(label(point.name), WIDEST) for point in points]
+        below = 0.2 * (1 + sum(len(row) for row in rows))  # inches of the legend, which no corner has room for
+        figure, axes = plt.subplots(figsize=(6.4, 3.9 + below), layout="constrained")
+        for index, (point, row) in enumerate(zip(points, rows, strict=True)):
             colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
             macs = [value / 1e6 for value in point.macs]
             accuracy = [100 * value for value in point.accuracy]
             x, y = sum(macs) / len(macs), sum(accuracy) / len(accuracy)
             axes.plot(macs, accuracy, marker, color=colour, alpha=0.4, markersize=5)
             axes.vlines(x, min(accuracy), max(accuracy), color=colour, linewidth=1.2)
-            axes.plot([x], [y], marker, color=colour, markersize=10, label=f"{label(point.name)} (n = {len(accuracy)})")
+            axes.plot([x], [y], marker, color=colour, markersize=10, label="\n".join(row) + f" (n = {len(accuracy)})")
         axes.plot(*_front(points), color=GREY, linewidth=1, linestyle="--", zorder=0, label="best at its cost or less")
         every = [100 * value for point in points for value in point.accuracy]
         spread = max(every) - min(every)
@@ -70,5 +77,7 @@ def scatter(points: Sequence[Point], measure: Measure = RETRIEVAL) -> Figure:
         axes.set_ylabel(f"{measure.name} on {measure.tested} (%)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-        axes.legend(loc="best")
+        if half**2 > 4:
+            axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))  # more would touch
+        figure.legend(loc="outside lower left")
     return figure

@@ -1,6 +1,7 @@
 """Comparing and evaluating finished runs, on runs of a few tiny images."""
 
 import csv
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from dnas.cli import main
 from dnas.data.layouts import load_data
-from dnas.draw.scatter import Point, draw_scatter
+from dnas.draw.scatter import Point, draw_scatter, scatter
 from retrain.compare import compare, read_run
 from retrain.load import load
 
@@ -124,6 +125,21 @@ def test_pareto_front(tmp_path: Path) -> None:
     from dnas.draw.scatter import _front
 
     assert _front(points) == ([10, 30, 30, 30], [50, 50, 70, 70])
+
+
+def test_the_legend_has_a_place_of_its_own() -> None:
+    """However long names are and however full the corners."""
+    names = [f"mobilenet_v2 + attention of searched attention_sites_mobilenet_v2, eta 0.{n}, weights" for n in range(8)]
+    figure = scatter([Point(name, [n * 1e6 + 1e6], [n % 4 / 10]) for n, name in enumerate(names)])
+    figure.canvas.draw()
+    legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()
+    assert axes is not None
+    assert not legend.overlaps(axes)
+    assert figure.bbox.y0 <= legend.y0
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    ticks = [text.get_window_extent() for text in figure.axes[0].get_xticklabels(which="both") if text.get_text()]
+    inside = sorted((one for one in ticks if axes.x0 <= one.x0 and one.x1 <= axes.x1), key=lambda one: one.x0)
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(inside))
 
 
 def test_eval_is_what_the_run_reported(
