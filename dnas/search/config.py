@@ -110,8 +110,8 @@ class ArchConfig:
             its negative, so that choices stay open at first and settle later (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
             against searches that collapse into skips before the other operations have learnt.
-        samples: networks within the budget to draw at the end and compare on what is held out, beside the one of
-            largest summed logits (0: take that one).
+        samples: different networks within the budget to draw at the end and compare on what is held out, beside the
+            one of largest summed logits (0: take that one).
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them
             (0: with inherited weights, which tell good ones less well apart).
     """

@@ -20,6 +20,9 @@ from dnas.space.genotype import Genotype
 from dnas.space.spec import Choices, Space, fill
 from dnas.task.task import Task
 
+TRIES = 10
+"""Draws for every sample that is wanted: settled logits draw the same networks again and again."""
+
 
 class Verdict:
     """Derives networks and judges them; `choices` are those of the last epoch."""
@@ -63,16 +66,23 @@ class Verdict:
 
     def _best_of_samples(self, task: Task, children: Children) -> list[dict[str, Any]]:
         """Sample networks within the budget, and take the best on what is held out."""
-        generator = seeds.generator(self.config.seed, "derive")
-        found = [self.choices]
-        for _ in range(self.config.arch.samples):
-            child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
-            found += [child] if child not in found else []
+        found = self.samples()
         ranks = range(distributed.rank(), len(found), distributed.world())
         own = [self._score(child, task, children) if n in ranks else 0.0 for n, child in enumerate(found)]
         scores = distributed.sum_numbers(own)
         self.choices = found[scores.index(max(scores))]
         return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
+
+    def samples(self) -> list[Choices]:
+        """The derived network, and others as likely as the logits say; fewer where those are too sure."""
+        generator, wanted = seeds.generator(self.config.seed, "derive"), self.config.arch.samples
+        found = [self.choices]
+        for _ in range(TRIES * wanted):
+            if len(found) > wanted:
+                break
+            child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
+            found += [child] if child not in found else []
+        return found
 
     def _score(self, choices: Choices, task: Task, children: Children) -> float:
         epochs = self.config.arch.samples_epochs
