@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,13 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     """The state dict in a file, as it is called there."""
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+    with warnings.catch_warnings(record=True) as said, torch.serialization.safe_globals(_numpy_scalars()):
+        warnings.simplefilter("always")
+        try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
-        raise UserError(f"{file}: {_reason(error, file)}") from error
+        except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+            remarks = " ".join(str(one.message) for one in said)
+            raise UserError(f"{file}: {_reason(error, remarks, file)}") from error
     while isinstance(state, Mapping):
         inner = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)
         if inner is None:
@@ -79,14 +82,19 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _reason(error: Exception, file: Path) -> str:
-    """Why torch did not read a file: what it holds beside tensors, or that it is no such file."""
+def _reason(error: Exception, remarks: str, file: Path) -> str:
+    """Why torch did not read a file: what it holds beside tensors, how it was written, or that it is no such file."""
     text = str(error)
+    whole = f"import torch; m = torch.load('{file.name}', weights_only=False); torch.save("
     if found := re.search(r"(?:GLOBAL|Unsupported class) ([A-Za-z_][\w.]*)", text):
         return (
             f"holds a Python object ({found[1]}), which is never made here; where you trust the file, keep its tensors:"
-            f" import torch; m = torch.load('{file.name}', weights_only=False); torch.save("
-            f"m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], 'tensors.pth')"
+            f" {whole}m.state_dict() if hasattr(m, 'state_dict') else m['state_dict'], 'tensors.pth')"
+        )
+    if "operand" in text and (found := re.search(r"pickle protocol ([45])\b", remarks)):
+        return (
+            f"was written with pickle protocol {found[1]}, of which torch reads no tensors alone; where you trust the"
+            f" file, write it anew: {whole}m, 'tensors.pth')"
         )
     cause = text.split("WeightsUnpickler error:")[-1].strip()  # after advice that is not for the user
     sentence = re.split(r"\.\s|\n", cause)[0]

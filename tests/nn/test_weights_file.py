@@ -1,5 +1,9 @@
 """Files of weights as other programs write them, and what is no file of weights."""
 
+import re
+import subprocess
+import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -137,6 +141,23 @@ def test_what_is_no_state_dict_says_how_to_convert(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"whole.pth: not a PyTorch state dict \({reason}\)$"):
             load_weights(network, file)
+
+
+def test_how_a_file_was_written_is_no_riddle(tmp_path: Path) -> None:
+    """Pickle protocol 3 is read, in silence; of 4 and 5 torch reads no tensors alone: how to write it anew is said."""
+    network, file = backbone("resnet18").build(X, PlainBuilder()), tmp_path / "w.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.save({"epoch": 1, **resnet18().state_dict()}, file, pickle_protocol=3)
+        load_weights(network, file)
+        torch.save({"epoch": 1, **resnet18().state_dict()}, file, pickle_protocol=4)
+        again = r"w.pth: was written with pickle protocol 4, .* write it anew: (import torch; .*)$"
+        with pytest.raises(UserError, match=again) as caught:
+            load_weights(network, file)
+    found = re.search(again, str(caught.value))
+    assert found is not None
+    subprocess.run([sys.executable, "-W", "ignore", "-c", found[1]], cwd=tmp_path, check=True)
+    load_weights(network, tmp_path / "tensors.pth")
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
