@@ -194,6 +194,7 @@ def read_run(path: str | Path) -> Run:
     run = Run(folder.path, summary["model"], summary["start"], settings, data["sha256"], data["name"], cost, summary)
     where = f"{folder.path}/summary.json"
     known = summary.get("information", {})
+    expect(known, {}, f"{where}: information")
     expect(known, {part: {"IB": float} for part in known}, f"{where}: information")
     expect(summary["test"], dict.fromkeys(run.measure.shown, float), f"{where}: test")
     return run

@@ -169,8 +169,10 @@ def main() -> int:
 
         def result(content: tuple[str, bytes]) -> None:
             (run / content[0]).write_bytes(content[1])
-            fuzz.read(lambda: tables(compare([run])))
-            (run / content[0]).write_bytes(as_json(results[content[0]]))
+            try:
+                fuzz.read(lambda: tables(compare([run])))
+            finally:
+                (run / content[0]).write_bytes(as_json(results[content[0]]))
 
         galleries = Galleries(folder / "galleries")
         kinds: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None], float]] = {

@@ -8,6 +8,7 @@ pixels than MOST.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -33,6 +34,7 @@ TURNS = {
 """What makes a picture of each EXIF orientation upright (EXIF 2.32, tag 274); 1 is upright."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused below
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged tags; what cannot be decoded is an error
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class BadImage(UserError):
@@ -59,7 +61,9 @@ def read_upright(file: Path) -> tuple[Image.Image, bool]:
             picture.load()  # a TIFF is turned by this, and has no orientation afterwards
             rgb, turn = _as_rgb(picture), TURNS.get(_orientation(picture))
             return (rgb, False) if turn is None else (rgb.transpose(turn), True)
-    except (OSError, ValueError, SyntaxError, MemoryError, EOFError, Image.DecompressionBombError) as error:
+    except BadImage:
+        raise
+    except Exception as error:  # a damaged file raises one of many types
         reason = (str(error) or type(error).__name__).replace(f" {str(file)!r}", "")
         passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         raise BadImage(file, reason, passing) from error

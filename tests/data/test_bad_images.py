@@ -60,6 +60,7 @@ BAD = {
     "truncated.png": (saved(PICTURE, "PNG")[:400], "truncated"),
     "huge.png": (huge(), "20000 x 20000 pixels, allowed: up to 89 million|exceeds limit"),
     "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "cannot identify"),
+    "offset.tif": (saved(PICTURE, "TIFF").replace(b"\x11\x01\x04\x00", b"\x11\x01\x05\x00"), "IFDRational"),
     "float.tif": (saved(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF"), "floating-point pixels"),
 }
 

@@ -117,6 +117,11 @@ def test_other_protocols_and_data_are_refused(
     (other / "data.json").write_text(json.dumps(data))
     assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
     assert "per_query.npz: not readable" in capsys.readouterr().err
+    summary = json.loads((other / "summary.json").read_text())
+    for odd, found in ((0.5, "float"), (None, "NoneType"), ([1], "list")):
+        (other / "summary.json").write_text(json.dumps(summary | {"information": odd}))
+        assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
+        assert f"summary.json: information: expected keys and values, found {found}" in capsys.readouterr().err
 
 
 def test_pareto_front(tmp_path: Path) -> None:
