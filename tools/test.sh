@@ -13,7 +13,6 @@ esac
 if [ -z "${LOWEST:-}" ]; then
     ruff format --check .
     ruff check .
-    mypy
-    for scripts in tools tools/bench tools/results; do MYPYPATH=$scripts mypy "$scripts"/*.py; done
+    bash tools/types.sh
 fi
 pytest -n auto --maxprocesses 8 ${which[@]+"${which[@]}"} "$@"
