@@ -241,7 +241,7 @@ def test_images_are_decoded_once(pedestrians: Path, tmp_path: Path, monkeypatch:
     assert len(list((tmp_path / "images").iterdir())) == 1
     (cached,) = (tmp_path / "images").iterdir()
     content = cached.read_bytes()
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="not callable"):
         decode(train, 32, 8)  # another size is another file
     assert len(list((tmp_path / "images").iterdir())) == 1  # and a failure leaves none
     monkeypatch.undo()
