@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from dnas.draw.figures import check_format, save
 from dnas.draw.style import GREY, MARKERS, SERIES, label, style
@@ -77,7 +77,9 @@ def scatter(points: Sequence[Point], measure: Measure = RETRIEVAL) -> Figure:
         axes.set_ylabel(f"{measure.name} on {measure.tested} (%)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-        if half**2 > 4:
-            axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))  # more would touch
+        wide = half**2 > 4
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)) if wide else NullLocator())  # more would touch
+        if not wide:
+            axes.xaxis.set_major_locator(MaxNLocator(6))  # the powers of ten are too few
         figure.legend(loc="outside lower left")
     return figure
