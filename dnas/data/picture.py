@@ -34,7 +34,7 @@ TURNS = {
 """What makes a picture of each EXIF orientation upright (EXIF 2.32, tag 274); 1 is upright."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused below
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged tags; what cannot be decoded is an error
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its words go to whoever asks for them, not to stderr
 
 
 class BadImage(UserError):

@@ -71,12 +71,10 @@ def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropo
 
 
 ALONE_EPOCHS = 10
+BETWEEN = arch("between", "joint", "none", "both", "0.9")
 SEARCHES = {
-    "between": arch("between", "joint", "none", "both", "0.9"),
-    "between, samples trained": [
-        *arch("between", "joint", "none", "both", "0.9"),
-        *("--arch.samples", "8", "--arch.samples_epochs", str(ALONE_EPOCHS)),
-    ],
+    "between": BETWEEN,
+    "between, samples trained": [*BETWEEN, "--arch.samples", "8", "--arch.samples_epochs", str(ALONE_EPOCHS)],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
