@@ -110,6 +110,9 @@ class ArchConfig:
             its negative, so that choices stay open at first and settle later (0: off).
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
             against searches that collapse into skips before the other operations have learnt.
+        prior: where the logits start; none: all options alike; `naswot`: by a score that needs no training (arXiv
+            2006.04647), what each option adds to it over random networks, within the budget where there is one.
+        prior_weight: a network is believed to be as likely as exp(prior_weight * its score in standard deviations).
         samples: different networks within the budget to draw at the end and compare on what is held out, beside the
             one of largest summed logits (0: take that one).
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them
@@ -128,13 +131,15 @@ class ArchConfig:
     share: bool = True
     entropy: float = 0.0
     idle_dropout: float = 0.9
+    prior: Literal["naswot"] | None = None
+    prior_weight: float = 3.0
     samples: int = 0
     samples_epochs: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
         check_range(self, "arch.", 2, 1000, "draws")
-        check_range(self, "arch.", 0, math.inf, "lr", "entropy", "samples", "samples_epochs")
+        check_range(self, "arch.", 0, math.inf, "lr", "entropy", "prior_weight", "samples", "samples_epochs")
         if self.samples_epochs and not self.samples:
             raise UserError(f"arch.samples_epochs: found {self.samples_epochs}, allowed without arch.samples: 0")
         check_range(self, "arch.", 0, 0.99, "idle_dropout", *([] if self.weights_only is None else ["weights_only"]))

@@ -151,6 +151,14 @@ class Relaxation(nn.Module):
         self._host: tuple[int, Tensor] | None = None
         self.draw = Draw()
 
+    @torch.no_grad()
+    def start(self, logits: Mapping[str, Sequence[float]]) -> None:
+        """Set the logits, an entry for every option of every decision. All ranks take those of the first."""
+        for h, key in enumerate(self.decisions):
+            row = torch.tensor(logits[key], dtype=self.logits_HK.dtype)
+            self.logits_HK[h, : len(row)] = row.to(self.logits_HK.device)
+        distributed.broadcast(self.logits_HK)
+
     def draws(
         self,
         count: int,

@@ -37,17 +37,18 @@ from typing import Any
 
 import torch
 from nas_bench_201_report import Benchmark, report
-from torch import nn
 
 from dnas.errors import UserError
+from dnas.nn.builder import PlainBuilder
 from dnas.run.config import from_plain
 from dnas.run.files import read_json, write_json
 from dnas.run.folder import RunFolder
 from dnas.search.alone import Alone
 from dnas.search.config import SearchConfig
 from dnas.search.search import opened
+from dnas.search.zero_cost import naswot as score
 from dnas.space.genotype import read_genotype
-from dnas.space.spec import decisions, fill
+from dnas.space.spec import decisions, fill, image
 from dnas.task import pick_task
 from dnas.task.task import Needs, Task
 from search_spaces import named_space
@@ -75,6 +76,7 @@ BETWEEN = arch("between", "joint", "none", "both", "0.9")
 SEARCHES = {
     "between": BETWEEN,
     "between, samples trained": [*BETWEEN, "--arch.samples", "8", "--arch.samples_epochs", str(ALONE_EPOCHS)],
+    "between, prior": [*BETWEEN, "--arch.prior", "naswot", "--arch.prior_weight", "3"],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
@@ -186,30 +188,9 @@ def naswot(out: Path, seed: int) -> None:
     for number in range(ZERO_COST):
         cell = random_cell(100_000 * (seed + 1) + number)
         torch.manual_seed(seed)
-        scores[cell_string(cell)] = log_determinant(fill(space.spec, cell), images)
+        net = fill(space.spec, cell).build(image(*images.shape[2:]), PlainBuilder())
+        scores[cell_string(cell)] = score(net, images)
     write_json(file, {"cell": max(scores, key=scores.__getitem__)})
-
-
-@torch.no_grad()
-def log_determinant(spec: object, images: torch.Tensor) -> float:
-    """K_ij: the number of ReLUs on which images i and j agree, summed over the network."""
-    from dnas.nn.builder import PlainBuilder
-    from dnas.space.spec import Spec, image
-
-    assert isinstance(spec, Spec)
-    net = spec.build(image(*images.shape[2:]), PlainBuilder())
-    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
-
-    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        code = (output > 0).flatten(1).float()
-        kernel.add_((code @ code.T + (1 - code) @ (1 - code).T).double())
-
-    for module in net.modules():
-        if isinstance(module, nn.ReLU):
-            module.register_forward_hook(add)
-    net(images)
-    sign, value = torch.linalg.slogdet(kernel)
-    return float(value) if float(sign) > 0 else -float("inf")
 
 
 def random_searches(out: Path, seeds: int) -> list[str]:
