@@ -3,8 +3,8 @@
     python tools/results/search.py run ROOT OUT --space tiny_reid --budget 14M [--workers 2] [-- search options ...]
     python tools/results/search.py report OUT [OUT ...] -o docs/results/search.png
 
-`run`: 3 searches (seeds 0 to 2), 12 networks drawn uniformly among those that cost 93 to 100 % of the budget, and all
-of them retrained alike; finished runs are not run again. `report`: where the searched ones stand.
+`run`: 3 searches (seeds 0 to 2), 20 networks drawn uniformly among those that cost 93 to 100 % of the budget, and all
+of them retrained alike, with two seeds each; finished runs are not run again. `report`: where the searched ones stand.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dnas.space.genotype import Genotype
 from dnas.space.spec import decisions
 from search_spaces import named_space
 
-SEARCHES, RANDOMS, LEAST = 3, 12, 0.93
+SEARCHES, RANDOMS, LEAST = 3, 20, 0.93
 MODES = tuple(ESTIMATORS)
 SEARCH = ["--optim.lr", "0.003", "--eval_every", "10"]
 RETRAIN = ["--optim.lr", "0.003"]
@@ -197,7 +197,7 @@ def main() -> None:
     runs.add_argument("--budget", required=True, help="MACs, such as 14M")
     runs.add_argument("--size", type=int, nargs=2, default=(64, 64), help="height and width of the images")
     runs.add_argument("--epochs", type=int, nargs=2, default=(30, 24), help="of a search, of a retraining")
-    runs.add_argument("--seeds", type=int, default=1, help="retrainings of every network")
+    runs.add_argument("--seeds", type=int, default=2, help="retrainings of every network")
     runs.add_argument("--letters", action="store_true", help="do not mirror images")
     runs.add_argument("--mode", default=ArchConfig().mode, choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)
