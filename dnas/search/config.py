@@ -112,7 +112,8 @@ class ArchConfig:
             against searches that collapse into skips before the other operations have learnt.
         prior: where the logits start; none: all options alike; `naswot`: by a score that needs no training (arXiv
             2006.04647), what each option adds to it over random networks, within the budget where there is one.
-        prior_weight: a network is believed to be as likely as exp(prior_weight * its score in standard deviations).
+        prior_weight: a network is believed to be as likely as exp(prior_weight * what its options explain of its
+            score), in standard deviations of the scores.
         samples: different networks within the budget to draw at the end and compare on what is held out, beside the
             one of largest summed logits (0: take that one).
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them

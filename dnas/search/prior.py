@@ -2,7 +2,8 @@
 
 Random networks are scored, the scores put in order and spread like a normal distribution, and explained as a sum over
 the options that a network has. A network is then believed to be as likely as exp(weight * its explained score), which
-is what logits say that are weight times the effects. The logits start there; what they learn moves them on.
+is what logits say that are weight times the effects. The logits start there; what they learn moves them on. Until they
+learn the weights are trained evenly all the same (in mode `full`, which mixes by the logits, they are not).
 
 Shapes: N networks, H decisions, K options (padded to the most), P options of all decisions together.
 """
@@ -29,7 +30,7 @@ NETWORKS = 200
 AMONG = 2000
 """Where there is a budget they are the dearest within it of so many: what is believed is not the cost once more."""
 LEAST = 20
-"""Fewer say nothing."""
+"""Fewer different ones say nothing."""
 RIDGES = tuple(10.0**k for k in np.arange(-1, 3.1, 0.5))
 
 
@@ -39,8 +40,8 @@ class Effects:
 
     Args:
         of: decision -> an effect of each option.
-        explained: the share of the scores' variance that they explain of networks that were left out; below zero:
-            they explain nothing.
+        explained: the share of the scores' variance that they explain of networks that were left out; not above zero:
+            they explain nothing, and the effects are zero.
     """
 
     of: Mapping[str, list[float]]
@@ -52,17 +53,21 @@ def main_effects(known: Mapping[str, Decision], networks: Sequence[Choices], sco
 
     Args:
         scores: of the networks; -inf is the worst there is.
+
+    Raises:
+        UserError: all scores are the same.
     """
     from scipy.stats import norm, rankdata  # slow to import
 
     z_N = norm.ppf((rankdata(scores) - 0.5) / len(scores))
-    sizes = [len(decision.options) for decision in known.values()]
-    has_NP = np.zeros((len(networks), sum(sizes)))
-    for n, choices in enumerate(networks):
-        for first, (key, decision) in zip(np.cumsum([0, *sizes]), known.items(), strict=False):
-            has_NP[n, first + decision.index(choices[key])] = 1.0
+    if z_N.std() == 0:
+        raise UserError("arch.prior: found naswot, allowed where it tells networks apart: all here score the same")
+    has = [np.eye(len(one.options))[[one.index(choices[key]) for choices in networks]] for key, one in known.items()]
+    has_NP = np.concatenate(has, 1)
     effect_P, explained = _ridge(has_NP - has_NP.mean(0), (z_N - z_N.mean()) / z_N.std())
-    parts = np.split(effect_P, np.cumsum(sizes)[:-1])
+    if explained <= 0:
+        effect_P = np.zeros_like(effect_P)
+    parts = np.split(effect_P, np.cumsum([one.shape[1] for one in has])[:-1])
     return Effects({key: (part - part.mean()).tolist() for key, part in zip(known, parts, strict=True)}, explained)
 
 
@@ -84,32 +89,36 @@ def drawn(known: Mapping[str, Decision], budget: Budget, seed: int) -> list[Choi
     """The random networks that are scored.
 
     Raises:
-        UserError: hardly any is within the budget.
+        UserError: there are hardly any.
     """
-    limit, count = budget.config.limit, NETWORKS if budget.config.limit is None else AMONG
-    found = random_networks(known, count, seed, different=False)
-    if limit is None:
-        return found
-    costs = [budget.count.at({key: known[key].index(option) for key, option in one.items()}) for one in found]
-    dearest = sorted((n for n in range(count) if costs[n] <= limit), key=lambda n: -costs[n])[:NETWORKS]
-    if len(dearest) < LEAST:
-        kind, wanted = budget.config.kind, f"arch.prior: found naswot, allowed with {LEAST} or more of {count:,}"
-        raise UserError(f"{wanted} random networks within budget.{kind}, here {len(dearest)}")
-    return [found[n] for n in dearest]
+    limit = budget.config.limit
+    every = random_networks(known, NETWORKS if limit is None else AMONG, seed, different=False)
+    found = list({tuple(one.values()): one for one in every}.values())
+    if limit is not None:
+        cost = [budget.count.at({key: known[key].index(option) for key, option in one.items()}) for one in found]
+        dearest = sorted((n for n in range(len(found)) if cost[n] <= limit), key=lambda n: -cost[n])
+        found = [found[n] for n in dearest[:NETWORKS]]
+    if len(found) < LEAST:
+        where = "in the space" if limit is None else f"within budget.{budget.config.kind}"
+        raise UserError(
+            f"arch.prior: found naswot, allowed where {LEAST} of {len(every):,} random networks are different and"
+            f" {where}, here {len(found)}"
+        )
+    return found
 
 
 def believed(space: Space, task: Task, budget: Budget, seed: int) -> Effects:
     """Score random networks of a space on a training batch, and explain the scores.
 
     Raises:
-        UserError: hardly any network is within the budget, or they have no activations to look at.
+        UserError: there are hardly any networks, or the score tells nothing about them.
     """
     known = decisions(space.spec)
     networks = drawn(known, budget, seeds.derive(seed, "prior"))
     images = next(task.batches("weights", 0))[0]
     scores = []
-    for choices in networks:
-        torch.manual_seed(seeds.derive(seed, "init"))
+    for n, choices in enumerate(networks):
+        torch.manual_seed(seeds.derive(seed, "prior", n))
         net = task.network(fill(space.spec, choices), space.input, task.classes)
         net.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         scores.append(naswot(net.train(), images))

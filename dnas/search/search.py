@@ -130,7 +130,8 @@ class Search(Loop):
     def _believe(self) -> None:
         """Start the logits where the prior says."""
         arch = self.config.arch
-        effects = believed(self.space, self.task, self.budget, self.config.seed)
+        with distributed.apart():  # every rank scores the whole batch
+            effects = believed(self.space, self.task, self.budget, self.config.seed)
         self.relaxation.start({key: [arch.prior_weight * e for e in own] for key, own in effects.of.items()})
         if distributed.rank() == 0:
             said = f"options explain {effects.explained:.0%} of the score of random networks that were left out"

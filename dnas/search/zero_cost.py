@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-ACTIVATIONS = frozenset({F.relu, F.relu6, F.leaky_relu, F.prelu, F.hardswish, F.silu, F.gelu})
-"""A unit is active where these put out something above zero."""
+ACTIVATIONS = frozenset({
+    F.relu, F.hardtanh, F.leaky_relu, F.prelu, F.elu, F.hardswish, F.silu, F.mish, F.gelu,
+    torch.relu, torch.relu_, Tensor.relu, Tensor.relu_,
+})  # fmt: skip
+"""A unit is active where these put out something above zero; ReLU6 is a `hardtanh`."""
 
 
 class _Activity(TorchFunctionMode):
@@ -22,7 +25,7 @@ class _Activity(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.units, self.kernel_BB = 0, torch.zeros(())
+        self.kernel_BB: Tensor | None = None
 
     def __torch_function__(
         self,
@@ -34,8 +37,8 @@ class _Activity(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if func in ACTIVATIONS:
             code_BU = (output > 0).flatten(1).float() * 2 - 1
-            self.units += code_BU.shape[1]
-            self.kernel_BB = self.kernel_BB + (code_BU @ code_BU.T + code_BU.shape[1]).double() / 2
+            agree_BB = (code_BU @ code_BU.T + code_BU.shape[1]).double() / 2
+            self.kernel_BB = agree_BB if self.kernel_BB is None else self.kernel_BB + agree_BB
         return output
 
 
@@ -48,11 +51,12 @@ def naswot(net: nn.Module, images: Tensor) -> float:
         images: (B, C, H, W).
 
     Returns:
-        -inf where two images, or all of them, light up the same units; nan for a network without activations.
+        Very little, or -inf, where two images, or all of them, light up the same units; nan for a network without
+        activations.
     """
     with _Activity() as activity:
         net(images)
-    if not activity.units:
+    if activity.kernel_BB is None:
         return float("nan")
     sign, value = torch.linalg.slogdet(activity.kernel_BB)
     return float(value) if float(sign) > 0 else -float("inf")

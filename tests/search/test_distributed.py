@@ -29,7 +29,7 @@ ARCH = {
     "sampled": ArchConfig("sampled", weights_only=0.0, lr=0.1, entropy=0.1),
     "full": ArchConfig("full", weights_only=0.0, lr=0.1),
     "classes": ArchConfig("sampled", weights_only=0.0, lr=0.1),
-    "joint": ArchConfig("sampled", data="joint", weights_only=0.0, lr=0.1, entropy=0.1),
+    "joint": ArchConfig("sampled", data="joint", weights_only=0.0, lr=0.1, entropy=0.1, prior="naswot"),
 }
 SPACE = {
     "score": "tiny_reid_dcs",

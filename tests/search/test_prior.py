@@ -14,7 +14,7 @@ from dnas.cli import main
 from dnas.errors import UserError
 from dnas.search.budget import Budget
 from dnas.search.config import BudgetConfig
-from dnas.search.prior import NETWORKS, Effects, believed, drawn, main_effects
+from dnas.search.prior import NETWORKS, RIDGES, Effects, _ridge, believed, drawn, main_effects
 from dnas.search.relaxation import Relaxation
 from dnas.search.search import Search
 from dnas.search.zero_cost import naswot
@@ -56,6 +56,13 @@ def test_naswot_is_the_determinant_of_the_agreements() -> None:
     assert math.isnan(naswot(nn.Conv2d(3, 4, 3), images))
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.Hardswish(), nn.GELU()])
+def test_every_activation_is_seen_once(activation: nn.Module) -> None:
+    torch.manual_seed(0)
+    conv, images = nn.Conv2d(3, 4, 3), torch.randn(4, 3, 8, 8)
+    assert naswot(nn.Sequential(conv, activation), images) == naswot(nn.Sequential(conv, nn.ReLU()), images)
+
+
 def test_effects_are_what_options_add() -> None:
     networks = random_choices(200)
     worth = {"x": -1.0, "y": 0.0, "z": 1.0}
@@ -75,6 +82,30 @@ def test_where_options_explain_nothing_little_is_believed() -> None:
     found = main_effects(KNOWN, networks, list(rng.standard_normal(60)))
     assert found.explained < 0.05
     assert max(abs(effect) for own in found.of.values() for effect in own) < 0.1
+    nothing = main_effects(KNOWN, networks, list(rng.permutation(60)))
+    assert nothing.explained <= 0
+    assert not any(effect for own in nothing.of.values() for effect in own)
+
+
+def test_the_share_that_is_explained_is_that_of_what_was_left_out() -> None:
+    rng = np.random.default_rng(0)
+    x_NP, y_N = rng.standard_normal((30, 6)), rng.standard_normal(30)
+    x_NP, y_N = x_NP - x_NP.mean(0), (y_N + x_NP[:, 0]) / (y_N + x_NP[:, 0]).std()
+    y_N -= y_N.mean()
+
+    def error(n: int, ridge: float) -> float:
+        x, y = np.delete(x_NP, n, 0), np.delete(y_N, n)
+        inner = (x - x.mean(0)).T @ (x - x.mean(0)) + ridge * np.eye(6)
+        effect = np.linalg.solve(inner, (x - x.mean(0)).T @ (y - y.mean()))
+        return float(y_N[n] - y.mean() - (x_NP[n] - x.mean(0)) @ effect)
+
+    by_hand = [1 - np.mean([error(n, ridge) ** 2 for n in range(30)]) for ridge in RIDGES]
+    assert _ridge(x_NP, y_N)[1] == pytest.approx(max(by_hand), abs=0.01)  # a row of 30 moves the means a little
+
+
+def test_scores_that_are_all_the_same_are_refused() -> None:
+    with pytest.raises(UserError, match=r"arch.prior: .* all here score the same"):
+        main_effects(KNOWN, random_choices(50), [-math.inf] * 50)
 
 
 def test_networks_that_let_nothing_through_are_the_worst() -> None:
@@ -136,7 +167,7 @@ def test_a_resumed_search_believes_what_it_learnt(
     out, original = tmp_path / "run", Search.look
 
     def stop(self: Search, metrics: dict[str, object], last: bool) -> object:
-        if metrics["epoch"] == 2:
+        if metrics["epoch"] == 3:  # the logits of the checkpoint have learnt
             raise KeyboardInterrupt
         return original(self, metrics, last)
 
@@ -144,6 +175,7 @@ def test_a_resumed_search_believes_what_it_learnt(
     with monkeypatch.context() as patch:
         patch.setattr(Search, "look", stop)
         assert main(["search", *words(pedestrians, out, *more)]) != 0
+    monkeypatch.setattr("dnas.search.search.believed", None)
     assert main(["search", "--resume", str(out)]) == 0
     assert (out / "metrics.jsonl").read_bytes() == (run[0] / "metrics.jsonl").read_bytes()
 
@@ -166,5 +198,7 @@ def test_networks_are_scored_within_the_budget() -> None:
     assert len(within) == NETWORKS
     assert within[-1] <= limit
     assert within[0] > anywhere[NETWORKS // 4]  # the dearest of them
-    with pytest.raises(UserError, match=r"arch.prior: found naswot, allowed with 20 .* within budget.macs, here \d"):
+    with pytest.raises(
+        UserError, match=r"arch.prior: found naswot, allowed where 20 of .* within budget.macs, here \d"
+    ):
         costs(Budget(BudgetConfig(), space).count.at(dict.fromkeys(known, 0)) + 1)
