@@ -161,6 +161,7 @@ def test_logits_start_where_the_prior_says(run: tuple[Path, list[float], list[Ef
     assert shares[: len(shares) // 2] == [1.0] * (len(shares) // 2)  # weights are trained evenly until then
 
 
+@pytest.mark.slow
 def test_a_resumed_search_believes_what_it_learnt(
     run: tuple[Path, list[float], list[Effects]], pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
