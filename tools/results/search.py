@@ -190,7 +190,7 @@ def draw(rows: list[dict[str, object]], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    runs = verbs.add_parser("run")
+    runs = verbs.add_parser("run", epilog="Further options of dnas search: at the end, after --.")
     runs.add_argument("root")
     runs.add_argument("out")
     runs.add_argument("--space", required=True)
@@ -202,12 +202,15 @@ def main() -> None:
     runs.add_argument("--mode", default=ArchConfig().mode, choices=MODES, help="estimator of the search")
     runs.add_argument("--workers", type=int, default=2)
     runs.add_argument("--only-searches", action="store_true")
-    runs.add_argument("search", nargs="*", help="further options of dnas search, after --")
     reports = verbs.add_parser("report")
     reports.add_argument("out", nargs="+")
     reports.add_argument("-o", "--output")
-    options = parser.parse_args()
+    own, further = sys.argv[1:], []
+    if "--" in own:  # argparse gives what follows to no list of positionals that it has passed already
+        own, further = own[: own.index("--")], own[own.index("--") + 1 :]
+    options = parser.parse_args(own)
     if options.verb == "run":
+        options.search = further
         options.limit = BudgetConfig(macs=options.budget).limit
         run(options)
     else:
