@@ -1,5 +1,6 @@
 """The long tools, in small: they are run by hand with larger numbers (docs/reliability.md)."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -55,3 +56,17 @@ def test_real_photographs_in_small(tmp_path: Path) -> None:
     assert "held-out training identities as query and gallery; 3 seeds" in text
     assert text.count("| [") == 4
     assert run("tools/results/real.py", *words, *more) == found
+
+
+def test_further_options_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind -- reaches the searches of tools/results/search.py."""
+    found: list[object] = []
+    monkeypatch.syspath_prepend(TOOLS / "results")
+    script = importlib.import_module("search")
+    monkeypatch.setattr(script, "run", found.append)
+    words = ["run", "data", "out", "--space", "tiny_reid", "--budget", "7M", "--only-searches"]
+    for further in ([], ["--arch.prior", "naswot", "--arch.share=false"]):
+        monkeypatch.setattr(sys, "argv", ["search.py", *words, *(["--", *further] if further else [])])
+        script.main()
+        assert found[-1].search == further  # type: ignore[attr-defined]
+        assert found[-1].limit == 7e6  # type: ignore[attr-defined]
