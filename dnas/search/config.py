@@ -116,6 +116,8 @@ class ArchConfig:
             score), in standard deviations of the scores.
         samples: different networks within the budget to draw at the end and compare on what is held out, beside the
             one of largest summed logits (0: take that one).
+        samples_from: where they are drawn: by the `logits`, or `neighbours` of the best one so far, which differ from
+            it in one choice (local search, arXiv 2005.02960): for what logits are sure of and wrong about.
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them
             (0: with inherited weights, which tell good ones less well apart).
     """
@@ -135,14 +137,17 @@ class ArchConfig:
     prior: Literal["naswot"] | None = None
     prior_weight: float = 3.0
     samples: int = 0
+    samples_from: Literal["logits", "neighbours"] = "logits"
     samples_epochs: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
         check_range(self, "arch.", 2, 1000, "draws")
         check_range(self, "arch.", 0, math.inf, "lr", "entropy", "prior_weight", "samples", "samples_epochs")
-        if self.samples_epochs and not self.samples:
-            raise UserError(f"arch.samples_epochs: found {self.samples_epochs}, allowed without arch.samples: 0")
+        for name, without in (("samples_epochs", 0), ("samples_from", "logits")):
+            if not self.samples and getattr(self, name) != without:
+                found = f"arch.{name}: found {getattr(self, name)}"
+                raise UserError(f"{found}, allowed without arch.samples: {without}")
         check_range(self, "arch.", 0, 0.99, "idle_dropout", *([] if self.weights_only is None else ["weights_only"]))
 
 

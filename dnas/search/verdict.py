@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import torch
 
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
@@ -17,7 +19,7 @@ from dnas.search.estimators.estimator import Estimator
 from dnas.search.health import Health, Moves, examine, undecided_of
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.space.genotype import Genotype
-from dnas.space.spec import Choices, Space, fill
+from dnas.space.spec import Choices, Space, fill, in_use
 from dnas.task.task import Task
 
 TRIES = 10
@@ -32,6 +34,7 @@ class Verdict:
     ) -> None:
         self.config, self.space, self.budget = config, space, budget
         self.relaxation, self.estimator = relaxation, estimator
+        self.leaves = tuple(space.spec.leaves(space.input))
         self.moves = Moves(relaxation.decisions).to(relaxation.logits_HK.device)
         self.choices: Choices = budget.derive(relaxation)  # refuses an impossible budget before anything is read
 
@@ -66,23 +69,54 @@ class Verdict:
 
     def _best_of_samples(self, task: Task, children: Children) -> list[dict[str, Any]]:
         """Sample networks within the budget, and take the best on what is held out."""
-        found = self.samples()
-        ranks = range(distributed.rank(), len(found), distributed.world())
-        own = [self._score(child, task, children) if n in ranks else 0.0 for n, child in enumerate(found)]
-        scores = distributed.sum_numbers(own)
-        self.choices = found[scores.index(max(scores))]
+        found, scores = [self.choices], self._scores([self.choices], task, children)
+        generator, wanted = seeds.generator(self.config.seed, "derive"), self.config.arch.samples
+        at_once = distributed.world() if self.config.arch.samples_from == "neighbours" else wanted
+        while len(found) <= wanted:
+            count = min(at_once, wanted + 1 - len(found))
+            new = self.samples(found, count, generator)
+            found, scores = found + new, scores + self._scores(new, task, children)
+            self.choices = found[scores.index(max(scores))]
+            if len(new) < count:
+                break
         return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
 
-    def samples(self) -> list[Choices]:
-        """The derived network, and others as likely as the logits say; fewer where those are too sure."""
-        generator, wanted = seeds.generator(self.config.seed, "derive"), self.config.arch.samples
-        found = [self.choices]
+    def _scores(self, networks: Sequence[Choices], task: Task, children: Children) -> list[float]:
+        """Of networks on what is held out, every rank its part of them."""
+        ranks = range(distributed.rank(), len(networks), distributed.world())
+        own = [self._score(child, task, children) if n in ranks else 0.0 for n, child in enumerate(networks)]
+        return distributed.sum_numbers(own)
+
+    def samples(self, found: Sequence[Choices], wanted: int, generator: torch.Generator) -> list[Choices]:
+        """Networks within the budget that are not among those `found`; fewer where hardly any are left.
+
+        As likely as the logits say, or neighbours of the current one.
+        """
+        draw: Callable[[torch.Generator], Choices | None]
+        draw = self._neighbour if self.config.arch.samples_from == "neighbours" else self._drawn
+        new: list[Choices] = []
         for _ in range(TRIES * wanted):
-            if len(found) > wanted:
+            if len(new) == wanted:
                 break
-            child = self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
-            found += [child] if child not in found else []
-        return found
+            child = draw(generator)
+            if child is not None and child not in (*found, *new):
+                new.append(child)
+        return new
+
+    def _drawn(self, generator: torch.Generator) -> Choices:
+        return self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
+
+    def _neighbour(self, generator: torch.Generator) -> Choices | None:
+        """The current network with another option in one choice that it uses; none where that costs too much."""
+        known = self.relaxation.decisions
+        index = {key: one.index(self.choices[key]) for key, one in known.items()}
+        used = in_use(self.leaves, index)
+        places = [(key, k) for key in known if key in used for k in range(len(known[key].options)) if k != index[key]]
+        key, k = places[int(torch.randint(len(places), (), generator=generator))]
+        limit = self.budget.config.limit
+        if limit is not None and self.budget.count.at({**index, key: k}) > limit:
+            return None
+        return {**self.choices, key: known[key].options[k]}
 
     def _score(self, choices: Choices, task: Task, children: Children) -> float:
         epochs = self.config.arch.samples_epochs

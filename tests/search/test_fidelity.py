@@ -9,14 +9,15 @@ import torch
 
 from dnas.cli import main
 from dnas.errors import UserError
+from dnas.run.schedules import OptimConfig
 from dnas.search.alone import short_training
-from dnas.search.config import ArchConfig
+from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
-from dnas.search.search import opened
+from dnas.search.search import Search, opened
 from dnas.search.standing import Standing
 from dnas.space.genotype import read_genotype
-from dnas.space.spec import decisions, fill
+from dnas.space.spec import decisions, fill, in_use
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"].resized(32, 16)
@@ -71,12 +72,44 @@ def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_
     with torch.no_grad():
         state.relaxation.logits_HK.zero_()[:, 0] = 5.0  # three draws of four are the same network
     state.verdict.choices = state.budget.derive(state.relaxation)
-    assert len({json.dumps(choices) for choices in state.verdict.samples()}) == 4
+    drawn = state.verdict.samples([state.verdict.choices], 3, torch.Generator().manual_seed(0))
+    assert len({json.dumps(choices) for choices in [*drawn, state.verdict.choices]}) == 4
 
 
 def test_how_samples_are_judged_needs_samples() -> None:
     with pytest.raises(UserError, match=r"arch\.samples_epochs: found 3, allowed without arch\.samples: 0"):
         ArchConfig(samples_epochs=3)
+    with pytest.raises(UserError, match=r"arch\.samples_from: found neighbours, allowed without arch\.samples: logits"):
+        ArchConfig(samples_from="neighbours")
+
+
+@pytest.mark.parametrize("limit", [None, "0.8M"])
+def test_neighbours_climb(pedestrians: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None) -> None:
+    """Towards a planted network, from the best so far, in one used choice at a time, within the budget."""
+    arch = ArchConfig(samples=120, samples_from="neighbours")
+    config = SearchConfig(
+        str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2), arch=arch,
+        budget=BudgetConfig(macs=limit),
+    )  # fmt: skip
+    verdict = (state := Search(config, SPACE)).verdict
+    known, count = decisions(state.space.spec), state.budget.count
+    planted = {key: one.options[-1] for key, one in known.items()}
+    monkeypatch.setattr(verdict, "_score", lambda one, *_: sum(one[key] == planted[key] for key in known) / len(known))
+    sampled = verdict._best_of_samples(state.task, state.children)
+    start, best = sampled[0], sampled[0]
+    for one in sampled[1:]:
+        (changed,) = [key for key in known if one["choices"][key] != best["choices"][key]]
+        index = {key: decision.index(best["choices"][key]) for key, decision in known.items()}
+        assert changed in in_use(verdict.leaves, index)
+        best = max(best, one, key=lambda other: other["mAP"])
+    assert verdict.choices == best["choices"]
+    assert best["mAP"] > start["mAP"]
+    assert len({json.dumps(one["choices"]) for one in sampled}) == len(sampled)
+    if limit is None:
+        assert best["choices"] == planted
+    else:
+        costs = [count.at({key: d.index(one["choices"][key]) for key, d in known.items()}) for one in sampled]
+        assert max(costs) <= 8e5
 
 
 def test_one_training_has_its_noise_too() -> None:
