@@ -85,9 +85,7 @@ def test_how_samples_are_judged_needs_samples() -> None:
         ArchConfig(samples_from="neighbours")
 
 
-@pytest.mark.parametrize(
-    ("space", "limit"), [(SPACE, None), (SPACE, "0.8M"), (CELLS, None)], ids=["", "budget", "cells"]
-)
+@pytest.mark.parametrize(("space", "limit"), [(SPACE, None), (SPACE, "0.8M"), (GRAPHS, None)])
 def test_neighbours_climb(pedestrians: Path, monkeypatch: pytest.MonkeyPatch, space: Space, limit: str | None) -> None:
     """Towards a planted network, from the best so far, in one used choice at a time, within the budget."""
     arch = ArchConfig(samples=120, samples_from="neighbours")
