@@ -146,7 +146,10 @@ def report(options: argparse.Namespace) -> None:
         below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
         data = RunFolder.open(out / f"search-{mode}-0").json("data.json")
         apart = "" if config["arch"].get("share", True) else ", weights apart"
-        name = f"{config['space']}, {data['name']}, {mode}{apart}"
+        prior = f", prior {config['arch']['prior']}" if config["arch"].get("prior") else ""
+        if prior and (config["arch"]["weights_only"] or 0) * config["optim"]["epochs"] > config["optim"]["epochs"] - 1:
+            prior += " alone"  # no epoch trained the logits
+        name = f"{config['space']}, {data['name']}, {mode}{prior}{apart}"
         seeds = min(len(maps) for _, maps in drawn + searched)
         if seeds > 1:
             name += f", {seeds} seeds"
