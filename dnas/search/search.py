@@ -313,7 +313,8 @@ def _finish(state: Search, folder: RunFolder) -> RunFolder:
     if state.beginning.latest >= state.config.optim.epochs:
         epochs, share = state.config.optim.epochs, state.config.arch.weights_only
         said = f"optim.epochs {epochs}, arch.weights_only {'none' if share is None else share}"
-        say(f"search: warning: no epoch trains the logits ({said}): which network is derived means nothing")
+        meant = "means nothing" if state.config.arch.prior is None else "is for the prior alone to say"
+        say(f"search: warning: no epoch trains the logits ({said}): which network is derived {meant}")
     state.run(folder)
     file = Path(folder.genotype_file)
     say(f"search: wrote {file}  (show it: dnas show {file})")

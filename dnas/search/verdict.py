@@ -107,11 +107,15 @@ class Verdict:
         return self.budget.derive(self.relaxation, self.relaxation.perturbed(generator))
 
     def _neighbour(self, generator: torch.Generator) -> Choices | None:
-        """The current network with another option in one choice that it uses; none where that costs too much."""
+        """The current network with another option in one choice that it uses; none where that costs too much, or all
+        of them have one option.
+        """
         known = self.relaxation.decisions
         index = {key: one.index(self.choices[key]) for key, one in known.items()}
         used = in_use(self.leaves, index)
         places = [(key, k) for key in known if key in used for k in range(len(known[key].options)) if k != index[key]]
+        if not places:
+            return None
         key, k = places[int(torch.randint(len(places), (), generator=generator))]
         limit = self.budget.config.limit
         if limit is not None and self.budget.count.at({**index, key: k}) > limit:

@@ -18,6 +18,7 @@ from dnas.search.prior import NETWORKS, RIDGES, Effects, _ridge, believed, drawn
 from dnas.search.relaxation import Relaxation
 from dnas.search.search import Search
 from dnas.search.zero_cost import naswot
+from dnas.space.genotype import read_genotype
 from dnas.space.spec import Choices, Decision, decisions
 from search_spaces import SPACES
 
@@ -203,3 +204,24 @@ def test_networks_are_scored_within_the_budget() -> None:
         UserError, match=r"arch.prior: found naswot, allowed where 20 of .* within budget.macs, here \d"
     ):
         costs(Budget(BudgetConfig(), space).count.at(dict.fromkeys(known, 0)) + 1)
+
+
+@pytest.mark.slow
+def test_the_prior_alone_derives_a_network(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects: list[Effects] = []
+
+    def kept(*args: object) -> Effects:
+        effects.append(believed(*args))  # type: ignore[arg-type]
+        return effects[-1]
+
+    monkeypatch.setattr("dnas.search.search.believed", kept)
+    more = ["--optim.epochs", "1", "--arch.prior", "naswot", "--arch.weights_only", "0.99"]
+    assert main(["search", *words(pedestrians, tmp_path / "run", *more)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no epoch trains the logits" in said
+    assert "which network is derived is for the prior alone to say" in said
+    known = decisions(SPACES["tiny_reid"].spec)
+    best = {key: known[key].options[int(np.argmax(effect))] for key, effect in effects[0].of.items()}
+    assert read_genotype(tmp_path / "run" / "genotype.json").choices == best

@@ -73,10 +73,13 @@ def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropo
 
 ALONE_EPOCHS = 10
 BETWEEN = arch("between", "joint", "none", "both", "0.9")
+PRIOR = [*BETWEEN, "--arch.prior", "naswot", "--arch.prior_weight", "3"]
+TRAINED = ["--arch.samples_epochs", str(ALONE_EPOCHS)]
 SEARCHES = {
     "between": BETWEEN,
-    "between, samples trained": [*BETWEEN, "--arch.samples", "8", "--arch.samples_epochs", str(ALONE_EPOCHS)],
-    "between, prior": [*BETWEEN, "--arch.prior", "naswot", "--arch.prior_weight", "3"],
+    "between, samples trained": [*BETWEEN, "--arch.samples", "8", *TRAINED],
+    "between, prior": PRIOR,
+    "between, prior, neighbours": [*PRIOR, "--arch.samples", "16", "--arch.samples_from", "neighbours", *TRAINED],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
