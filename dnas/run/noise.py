@@ -28,7 +28,7 @@ def rand_like(tensor: Tensor) -> Tensor:
     return draw(key, distributed.rank() * count, count, dtype, tensor.device).view(tensor.shape)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.library.custom_op("dnas::philox", mutates_args=())
 def philox(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers `start` to `start + count` of a draw on the CPU, by NumPy's Philox (Salmon et al., SC 2011)."""
     kind, block = (np.float64, 4) if dtype == torch.float64 else (np.float32, 8)  # numbers in one step of its counter
@@ -36,6 +36,11 @@ def philox(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torc
     bits.advance(start // block)
     skipped = start % block
     return torch.from_numpy(np.random.Generator(bits).random(skipped + count, kind)[skipped:])
+
+
+@philox.register_fake
+def _(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(count, dtype=dtype, device=device)
 
 
 def splitmix(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:

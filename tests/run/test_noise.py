@@ -63,3 +63,11 @@ def test_a_step_has_its_own_noise() -> None:
     torch.manual_seed(2)
     assert not torch.equal(rand_like(x), first)
     assert not torch.equal(first, second)
+
+
+def test_a_compiled_network_draws_the_same_without_a_break() -> None:
+    x = torch.empty(4, 3)
+    torch.manual_seed(1)
+    expected = rand_like(x)
+    torch.manual_seed(1)
+    assert torch.equal(torch.compile(rand_like, backend="eager", fullgraph=True)(x), expected)
