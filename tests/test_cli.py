@@ -141,6 +141,7 @@ def test_samples_inherited_weights_and_a_parameter_budget(
     assert "does not fit this network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_published_weights_load_into_a_supernet(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

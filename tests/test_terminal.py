@@ -33,8 +33,11 @@ def home(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_every_verb(home: Path, tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("encoding", "passed_over"), [("ascii", ()), ("cp1252", ("search", "retrain", "report"))])
+def test_every_verb(
+    home: Path, tmp_path: Path, encoding: str, passed_over: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoding that has less is tried with all, the other without the verbs that take long."""
     written = io.BytesIO()
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding, write_through=True))
@@ -58,7 +61,7 @@ def test_every_verb(home: Path, tmp_path: Path, encoding: str, monkeypatch: pyte
         (["retrain", *data, *FIXED, "--out", runs[0]], 2),
         (["data", "check", str(home / "nowhere")], 2),
     ):
-        assert main(words) == code, words
+        assert words[0] in passed_over or main(words) == code, words
     text = written.getvalue().decode(encoding)
     assert r"\u725b" in text
     assert ("±" in text) == (encoding == "cp1252")

@@ -26,15 +26,15 @@ def run(*words: str) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_runs_end_like_undisturbed_ones() -> None:
-    assert run("tools/kill_runs.py", "--kills", "10", "--json") == {"kills": 10, "differences": 0}
+    assert run("tools/kill_runs.py", "--kills", "6", "--json") == {"kills": 6, "differences": 0}
 
 
 @pytest.mark.slow
 def test_files_from_strangers() -> None:
-    found = run("tools/fuzz.py", "--cases", "2000", "--json")
-    assert found["cases"] >= 2000
+    found = run("tools/fuzz.py", "--cases", "1000", "--json")
+    assert found["cases"] >= 1000
     assert found["failures"] == 0
-    assert found["refused"] > 500  # most mutations are wrong
+    assert found["refused"] > 250  # most mutations are wrong
 
 
 @pytest.mark.long

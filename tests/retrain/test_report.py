@@ -244,6 +244,7 @@ def test_the_log_says_the_best_so_far(runs: Path) -> None:
     assert "(best " in log
 
 
+@pytest.mark.slow
 def test_odd_run_folders_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files that no run has written: `draw` says so in one line, `report` goes on without that section."""
     genotype = json.loads((runs / "search/genotype.json").read_text())

@@ -62,6 +62,7 @@ class Disk:
             Path.open = opened  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_nothing_is_lost(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

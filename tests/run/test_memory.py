@@ -33,6 +33,7 @@ def faults(keep: bool, **environment: str) -> tuple[bool, int]:
     return kept == "True", int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_pages_are_not_given_back_between_steps() -> None:
     (_, before), (kept, after) = faults(False), faults(True)

@@ -49,24 +49,33 @@ def once(run: "subprocess.Popen[str]", there: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_rank_that_dies_ends_the_others_or_begins_again(pedestrians: Path, tmp_path: Path) -> None:
-    """Killed with nobody to help: all end soon, with a line that says why. With --max-restarts: as if nothing was."""
+def kill_one(run: "subprocess.Popen[str]", out: Path) -> str:
+    """Kill a rank after the first epoch; what is said then."""
+    once(run, lambda: len(RunFolder(out).rows()) > 0)
+    os.kill(processes_of(run)[1], signal.SIGKILL)
+    assert run.stderr is not None
+    return run.stderr.read()
+
+
+def test_a_rank_that_dies_ends_the_others(pedestrians: Path, tmp_path: Path) -> None:
+    """Soon, with a line that says why."""
+    with search(pedestrians, tmp_path / "run", 400) as run:
+        said = kill_one(run, tmp_path / "run")
+        start = time.monotonic()
+        assert run.wait(120) == 1, said
+        assert time.monotonic() - start < 60
+    assert "dnas: rank 0: another process of this run has ended" in said
+    assert "dnas/run/loop.py" not in said  # the only traceback is that of torchrun itself
+
+
+@pytest.mark.long
+def test_a_rank_that_dies_begins_again(pedestrians: Path, tmp_path: Path) -> None:
+    """With --max-restarts: as if nothing was."""
     assert search(pedestrians, tmp_path / "whole", 3).wait() == 0
-    for name, more in (("ends", ()), ("restarts", ("--max-restarts", "1"))):
-        out = tmp_path / name
-        with search(pedestrians, out, 3 if more else 400, *more) as run:
-            once(run, lambda out=out: len(RunFolder(out).rows()) > 0)  # type: ignore[misc]
-            os.kill(processes_of(run)[1], signal.SIGKILL)
-            start = time.monotonic()
-            assert run.stderr is not None
-            said = run.stderr.read()
-            assert run.wait(120) == (0 if more else 1), said
-            if more:
-                continue
-            assert time.monotonic() - start < 60
-            assert "dnas: rank 0: another process of this run has ended" in said
-            assert "dnas/run/loop.py" not in said  # the only traceback is that of torchrun itself
-    assert results(tmp_path / "restarts") == results(tmp_path / "whole")
+    with search(pedestrians, tmp_path / "run", 3, "--max-restarts", "1") as run:
+        said = kill_one(run, tmp_path / "run")
+        assert run.wait(120) == 0, said
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
 def test_a_signal_stops_all_ranks_where_they_save(pedestrians: Path, tmp_path: Path) -> None:

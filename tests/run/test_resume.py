@@ -59,7 +59,9 @@ def same_state(a: object, b: object, where: str = "") -> None:
         assert a == b or (a != a and b != b), where  # NaN is not itself
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("search", "retrain") else pytest.mark.slow) for name in RUNS]
+)
 def test_every_step_can_be_the_last(
     name: str, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert results(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused_and_a_signal_ends_in_order(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

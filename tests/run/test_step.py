@@ -179,6 +179,7 @@ def test_schedules(schedule: str, expected: list[float]) -> None:
         replace(optim, milestones=[40, 70])
 
 
+@pytest.mark.slow
 def test_recipes_train_and_go_on(pedestrians: Path, tmp_path: Path) -> None:
     """Both recipes in a few images; the moving average is what is evaluated, loaded and gone on with."""
     configs = Path(__file__).parent.parent.parent / "configs"

@@ -34,7 +34,7 @@ def written(file: Path, **content: object) -> str:
 def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vary = {"seed": [0, 1], "loss.eta": [0.0, 0.3]}
+    vary = {"seed": [0, 1], "loss.eta": [0.3]}
     out = tmp_path / "runs"
     file = written(tmp_path / "s.yaml", out=str(out), vary=vary, settings=settings(pedestrians))
     words = [sys.executable, "-m", "dnas.cli", "sweep", file]
@@ -51,13 +51,11 @@ def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     assert [worker.returncode for worker in workers] == [0, 0]
     together = "".join(said)
     assert f"sweep: {begun[0]} (goes on)" in together
-    assert together.count("sweep: eta=") == 4  # each run was done by one of them
+    assert together.count("sweep: eta=") == 2  # each run was done by one of them
     assert main(["sweep", file, "--json"]) == 0  # nothing left to do: the table
     captured = capsys.readouterr().out
     rows = json.loads(captured.splitlines()[-1])
-    assert sorted((row["params"]["seed"], row["params"]["loss.eta"]) for row in rows) == [
-        (0, 0.0), (0, 0.3), (1, 0.0), (1, 0.3),
-    ]  # fmt: skip
+    assert sorted((row["params"]["seed"], row["params"]["loss.eta"]) for row in rows) == [(0, 0.3), (1, 0.3)]
     for row in rows:
         summary = json.loads((out / row["run"] / "summary.json").read_text())
         assert row["state"] == "complete"

@@ -100,7 +100,7 @@ def test_draws_of_the_weights_follow_what_they_are_told() -> None:
         torch.testing.assert_close(others / 3000, p, rtol=0, atol=0.03)  # the logits' own draws do not change
 
 
-@pytest.mark.parametrize("draws", ["logits", "uniform", "both"])
+@pytest.mark.parametrize("draws", ["logits", pytest.param("uniform", marks=pytest.mark.slow), "both"])
 def test_the_search_hands_the_setting_on(
     pedestrians: Path, tmp_path: Path, draws: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

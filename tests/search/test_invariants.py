@@ -132,7 +132,13 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
     assert read.cost["macs"] == fill(space.spec, choices).cost(space.input).macs.value
 
 
-@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
+def stated(space: Space) -> object:
+    """Every parameter of a space is a sum over all of its options: the largest take the longest."""
+    long, slow = space.name == "fbnetv2_reid_ops", space.name in (*LARGE, "cells_reid_tiny", "nas_bench_201")
+    return pytest.param(space, marks=pytest.mark.long if long else pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("space", [stated(space) for space in [*ALL, CELLS]], ids=lambda s: s.name)
 def test_full_gradient_agrees_with_finite_differences(
     space: Space, same_noise: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

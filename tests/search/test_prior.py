@@ -23,6 +23,8 @@ from dnas.space.spec import Choices, Decision, decisions
 from search_spaces import SPACES
 
 KNOWN = {"a": Decision("a", ("x", "y", "z")), "b": Decision("b", (1, 2), "width"), "c": Decision("c", ("x", "y"))}
+FEWER = 60
+"""Networks that a search scores here."""
 
 
 def random_choices(count: int) -> list[Choices]:
@@ -143,6 +145,7 @@ def run(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             effects.append(believed(*args))  # type: ignore[arg-type]
             return effects[-1]
 
+        patch.setattr("dnas.search.prior.NETWORKS", FEWER)
         patch.setattr(Relaxation, "draws", spy)
         patch.setattr("dnas.search.search.believed", kept)
         more = ["--arch.prior", "naswot", "--arch.prior_weight", "2", "--arch.weights_only", "0.5"]
@@ -175,6 +178,7 @@ def test_a_resumed_search_believes_what_it_learnt(
 
     more = ["--arch.prior", "naswot", "--arch.prior_weight", "2", "--arch.weights_only", "0.5"]
     with monkeypatch.context() as patch:
+        patch.setattr("dnas.search.prior.NETWORKS", FEWER)
         patch.setattr(Search, "look", stop)
         assert main(["search", *words(pedestrians, out, *more)]) != 0
     monkeypatch.setattr("dnas.search.search.believed", None)
