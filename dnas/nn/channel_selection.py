@@ -27,7 +27,7 @@ class Hardened(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, temperature: float) -> Tensor:
         ctx.temperature = temperature
         ctx.save_for_backward((x / temperature).sigmoid_())
-        return (x > 0).to(x.dtype)
+        return torch.gt(x, 0, out=torch.empty_like(x))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -56,7 +56,7 @@ class ChannelSelection(nn.Module):
 
     def noise(self, like: Tensor) -> Tensor:
         """Logistic(0, 1) noise, the difference of two Gumbel variables."""
-        return torch.logit(rand_like(like), eps=1e-6)
+        return rand_like(like).logit_(eps=1e-6)
 
     def theta(self, x_BNC: Tensor) -> Tensor:
         """The logits of the selection (B, N, C): in inference a channel is open where they are above zero."""

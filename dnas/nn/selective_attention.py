@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dnas.nn.channel_selection import ChannelSelection
 from dnas.nn.dcs_attention import Selecting
@@ -103,7 +104,8 @@ class LimitedSelection(ChannelSelection):
         nn.init.constant_(self.logits.bias, start)
 
     def theta(self, x_BNC: Tensor) -> Tensor:
-        theta_BNC = super().theta(x_BNC * self.channels() ** -0.5)
+        weight_CC = self.logits.weight * self.channels() ** -0.5  # of the weight: a pass over the tokens less
+        theta_BNC = F.linear(x_BNC, weight_CC, self.logits.bias)
         with torch.no_grad():  # in place, unseen by autograd: the gradient passes
             theta_BNC.clamp_(-LIMIT, LIMIT)
         return theta_BNC

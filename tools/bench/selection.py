@@ -144,17 +144,24 @@ def selecting(net: ReIDNet) -> list[ChannelSelection]:
 
 @contextmanager
 def thetas(net: ReIDNet, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Shows what every selection's linear layer puts out to `keep`, with the site's number."""
+    """Shows theta of every selection to `keep`, with the site's number."""
 
-    def hook(number: int) -> Any:
-        return lambda module, given, out: keep(number, out)
+    def shown(number: int, theta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def found(x_BNC: Tensor) -> Tensor:
+            theta_BNC = theta(x_BNC)
+            keep(number, theta_BNC)
+            return theta_BNC
 
-    hooks = [module.logits.register_forward_hook(hook(n)) for n, module in enumerate(selecting(net))]
+        return found
+
+    sites = selecting(net)
+    for number, site in enumerate(sites):
+        site.theta = shown(number, site.theta)  # type: ignore[assignment]
     try:
         yield
     finally:
-        for made in hooks:
-            made.remove()
+        for site in sites:
+            del site.theta
 
 
 @contextmanager
