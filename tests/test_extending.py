@@ -73,6 +73,7 @@ def test_a_task(own: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "task: found 'balanced', allowed: reid, classify" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_estimator(own: dict[str, str], pedestrians: Path, tmp_path: Path) -> None:
     words = [*SMALL, *REID, "--data", str(pedestrians), "--own", own["dirichlet"], "--arch.mode", "dirichlet"]
     for out in ("one", "again"):

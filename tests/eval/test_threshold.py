@@ -54,6 +54,7 @@ def test_weights_count_identities_as_often() -> None:
     assert kept == pytest.approx(np.mean(same >= value))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     """Of the threshold of a large population, about as often as they say."""
     large = pairs(*people(700, 4, 99), "cosine")

@@ -143,6 +143,7 @@ def test_what_is_no_state_dict_says_how_to_convert(tmp_path: Path) -> None:
             load_weights(network, file)
 
 
+@pytest.mark.slow
 def test_how_a_file_was_written_is_no_riddle(tmp_path: Path) -> None:
     """Pickle protocol 3 is read, in silence; of 4 and 5 torch reads no tensors alone: how to write it anew is said."""
     network, file = backbone("resnet18").build(X, PlainBuilder()), tmp_path / "w.pth"

@@ -96,6 +96,7 @@ def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     assert f"--config {runs}/with/config.yaml" in text
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_a_warning(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)> & {{ 7 * 7 }}'
 
 
+@pytest.mark.slow
 def test_names_from_strangers_are_only_shown(runs: Path, tmp_path: Path) -> None:
     """In a report, in DOT and in SVG."""
     hostile = tmp_path / "hostile"
@@ -273,6 +275,7 @@ def test_odd_run_folders_are_one_line(runs: Path, tmp_path: Path, capsys: pytest
     assert "Search surrogate" in text
 
 
+@pytest.mark.slow
 def test_names_that_matplotlib_would_take_for_markup(runs: Path, tmp_path: Path) -> None:
     """A run called _base is in the legend; dollars are no formula; two folders of one name are two curves."""
     for name in ("_base", r"a$\foo$", "x/with", "y/with"):

@@ -23,13 +23,15 @@ def test_selection_by_place(name: str, grid: tuple[int, int]) -> None:
     channels = len(selection.logits.bias)
     nn.init.constant_(selection.logits.bias, -1.0)
 
-    def one_place(module: nn.Module, given: object, theta_BNC: torch.Tensor) -> torch.Tensor:
-        position = 5 + (theta_BNC.shape[1] > 8)  # after the class token
-        opened = theta_BNC.clone()
+    theta = selection.theta
+
+    def one_place(x_BNC: torch.Tensor) -> torch.Tensor:
+        position = 5 + (x_BNC.shape[1] > 8)  # after the class token
+        opened = theta(x_BNC)
         opened[:, position, : channels // 2] = 1.0
         return opened
 
-    selection.logits.register_forward_hook(one_place)
+    selection.theta = one_place  # type: ignore[method-assign]
     with torch.no_grad(), entering([site.module]) as given:
         net.embed(torch.randn(2, 3, 32, 16))
     places = selection_by_place(net, site, given[0][0])

@@ -49,6 +49,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_normalise_as_one(case: str, ranks: list[dict[str, dict[str, Tensor]]]) -> None:
     """Far from zero: as near to double precision as torch's own batch norm of one process is."""

@@ -60,7 +60,8 @@ def same_state(a: object, b: object, where: str = "") -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("search", "retrain") else pytest.mark.slow) for name in RUNS]
+    "name",
+    [pytest.param(name, marks=() if name in ("search classes", "retrain") else pytest.mark.slow) for name in RUNS],
 )
 def test_every_step_can_be_the_last(
     name: str, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ def small(space: Space) -> Space:
     return replace(space, spec=Chain(space.spec.parts[:3]))
 
 
+@pytest.mark.slow
 def test_derive_equals_brute_force() -> None:
     space = small(ALL[0])
     known = decisions(space.spec)

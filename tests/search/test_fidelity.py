@@ -56,6 +56,7 @@ def test_a_standing_says_what_it_is_worth() -> None:
     assert line.endswith("rank correlation of such verdicts with trainings: +0.4 [+0.1, +0.7]")
 
 
+@pytest.mark.slow
 def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_path: Path) -> None:
     words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--device", "cpu", "--holdout", "0.4"]
     words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]

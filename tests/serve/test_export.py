@@ -232,6 +232,7 @@ def test_a_program_is_taken_like_a_run(
         assert Path(pictures[0]).name in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @ONNX
 def test_a_file_that_prepares_otherwise_is_refused(tmp_path: Path) -> None:
     """Here: one that takes the colours in another order."""

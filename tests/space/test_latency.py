@@ -52,6 +52,7 @@ def test_equal_blocks_share_a_row() -> None:
     assert Operation.of(Leaf(other, x)).points() == list(itertools.product((0, 2, 4), repeat=2))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_that_a_search_keeps(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
