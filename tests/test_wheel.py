@@ -96,6 +96,7 @@ def test_from_data_to_report_in_an_empty_folder(installed: Path, tmp_path: Path)
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
+@pytest.mark.long
 def test_names_in_the_working_folder_stand_for_nothing(installed: Path, pedestrians: Path, tmp_path: Path) -> None:
     """Files of the user's that are called like modules that we import: for the program, torchrun and the sweep."""
     for name in ("retrain", "search_spaces", "dnas", "torch", "numpy", "yaml", "data", "tools", "rich", "bot"):

@@ -240,6 +240,7 @@ def test_draw_verbs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "\n" not in error
 
 
+@pytest.mark.slow
 def test_the_log_says_the_best_so_far(runs: Path) -> None:
     log = (RunFolder(runs / "search").path / "log.txt").read_text()
     assert "held-out mAP" in log

@@ -13,6 +13,7 @@ from dnas.loss.objective import LossConfig
 from dnas.run import distributed
 from dnas.run.position import CheckpointConfig, Pauses, Stop
 from dnas.run.schedules import OptimConfig
+from dnas.search import prior
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.relaxation import Draws
 from dnas.search.search import Search
@@ -84,12 +85,14 @@ def train(name: str, data: str, steps: int = 10) -> dict[str, torch.Tensor]:
 
 def in_double_precision(name: str, data: str) -> dict[str, torch.Tensor]:
     torch.set_default_dtype(torch.float64)
+    networks, prior.NETWORKS = prior.NETWORKS, 40
     augmented = Augmenter.__call__
     Augmenter.__call__ = lambda *given: augmented(*given).double()  # type: ignore[method-assign]
     try:
         return train(name, data)
     finally:
         torch.set_default_dtype(torch.float32)
+        prior.NETWORKS = networks
         Augmenter.__call__ = augmented  # type: ignore[method-assign]
 
 

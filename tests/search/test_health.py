@@ -94,7 +94,7 @@ def searched(seed: int, idle_dropout: float) -> tuple[Choices, Health]:
     return best, health
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 @pytest.mark.slow
 def test_idle_dropout_counters_a_collapse(seed: int) -> None:
     collapsed, health = searched(seed, 0.0)

@@ -56,12 +56,21 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ChannelSelection, "noise", noise)
 
 
-@pytest.mark.parametrize("space", EVERY, ids=lambda s: s.name)
-@pytest.mark.parametrize("mode", ["full", "sampled", "apart"])
+def in_modes() -> list[object]:
+    """Every space in full and by draws (the largest: with the long tests); where options share weights, also apart."""
+    found: list[object] = []
+    for space in [*ALL, CELLS]:
+        large = pytest.mark.slow if space.name in LARGE else ()
+        found.append(pytest.param(space, "full", marks=large))
+        found.append(pytest.param(space, "sampled", marks=pytest.mark.long if large else ()))
+        if space.name.startswith(("tiny_reid", "attention_sites_vit")):
+            found.append(pytest.param(space, "apart"))
+    return found
+
+
+@pytest.mark.parametrize(("space", "mode"), in_modes(), ids=lambda value: getattr(value, "name", value))
 def test_one_hot_supernet_is_the_child(space: Space, mode: str, same_noise: None) -> None:
     """`apart`: sampled, and no option shares weights with another."""
-    if mode == "apart" and not space.name.startswith(("tiny_reid", "attention_sites_vit")):
-        pytest.skip("nothing to share, or slow")
     net, relaxation = supernet(space, share=mode != "apart")
     assert any(isinstance(m, SharedInvertedResidual | SharedTransformerStage) for m in net.modules()) == (
         mode != "apart" and space.name.startswith(SHARING)
@@ -134,7 +143,10 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
 
 def stated(space: Space) -> object:
     """Every parameter of a space is a sum over all of its options: the largest take the longest."""
-    long, slow = space.name == "fbnetv2_reid_ops", space.name in (*LARGE, "cells_reid_tiny", "nas_bench_201")
+    long, slow = (
+        space.name in ("fbnetv2_reid_ops", "cells_reid"),
+        space.name in (*LARGE, "cells_reid_tiny", "nas_bench_201"),
+    )
     return pytest.param(space, marks=pytest.mark.long if long else pytest.mark.slow if slow else ())
 
 

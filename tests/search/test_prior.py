@@ -153,6 +153,7 @@ def run(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, shares, effects
 
 
+@pytest.mark.slow
 def test_logits_start_where_the_prior_says(run: tuple[Path, list[float], list[Effects]]) -> None:
     out, shares, effects = run
     assert len(effects) == 1
