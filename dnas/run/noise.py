@@ -1,8 +1,8 @@
 """Random numbers that belong to the rows of a global batch: each rank draws those of its own rows alone.
 
-Number i of a draw is a function of i and of the draw's key (a counter-based generator), so that any part of it is made
-without the rest. The key is the next number of torch's own generator, which all ranks have set alike: with seed, epoch
-and step it stands for the place in the network.
+Number i of a draw is a function of i and of the draw's key (generators that jump to any place), so that any part of it
+is made without the rest. The key is the next number of torch's own generator, which all ranks have set alike: with
+seed, epoch and step it stands for the place in the network.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ def rand_like(tensor: Tensor) -> Tensor:
     dtype = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
     key = torch.randint(2**62, ())
     count = tensor.numel()
-    draw = philox if tensor.device.type == "cpu" else splitmix
+    draw = pcg64 if tensor.device.type == "cpu" else splitmix
     return draw(key, distributed.rank() * count, count, dtype, tensor.device).view(tensor.shape)
 
 
-@torch.library.custom_op("dnas::philox", mutates_args=())
-def philox(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers `start` to `start + count` of a draw on the CPU, by NumPy's Philox (Salmon et al., SC 2011)."""
-    kind, block = (np.float64, 4) if dtype == torch.float64 else (np.float32, 8)  # numbers in one step of its counter
-    bits = np.random.Philox(key=int(key))
+@torch.library.custom_op("dnas::pcg64", mutates_args=())
+def pcg64(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers `start` to `start + count` of a draw on the CPU, by NumPy's PCG64 (O'Neill, 2014)."""
+    kind, block = (np.float64, 1) if dtype == torch.float64 else (np.float32, 2)  # numbers in one step of its state
+    bits = np.random.PCG64(int(key))
     bits.advance(start // block)
     skipped = start % block
     return torch.from_numpy(np.random.Generator(bits).random(skipped + count, kind)[skipped:])
 
 
-@philox.register_fake
+@pcg64.register_fake
 def _(key: Tensor, start: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty(count, dtype=dtype, device=device)
 
