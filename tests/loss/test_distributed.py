@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from dnas.loss.ibb import ClassStatistics
 from dnas.loss.kmeans import kmeans
 from dnas.run.distributed import all_gather
+from tests.ranks import leave
 
 C, D = 4, 6
 
@@ -32,7 +33,7 @@ def statistics(rows: slice) -> dict[str, torch.Tensor]:
 def _rank(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save(statistics(slice(8 * rank, 8 * rank + 8)), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

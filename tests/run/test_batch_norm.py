@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 from dnas.run import distributed
+from tests.ranks import leave
 
 CASES = {"usual": (torch.float64, 0.3, 2.0), "far from zero": (torch.float32, 100.0, 0.1)}
 """Precision, mean and deviation of the input."""
@@ -39,7 +40,7 @@ def normalised(case: str, rows: slice, dtype: torch.dtype | None = None) -> dict
 def _rank(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save({case: normalised(case, slice(4 * rank, 4 * rank + 4)) for case in CASES}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from dnas.run.schedules import OptimConfig
 from dnas.run.step import Stepper, TrainConfig
 from dnas.space.spec import image
 from retrain.load import load
+from tests.ranks import leave
 
 C, P, K = 6, 4, 2
 SIZE = (32, 16)
@@ -74,7 +75,7 @@ def _rank(rank: int, folder: str, count: int) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     torch.save(train(10), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.relaxation import Draws
 from dnas.search.search import Search
 from search_spaces import SPACES
+from tests.ranks import leave
 from tests.spaces import CELLS
 
 CONFIG = SearchConfig(
@@ -100,7 +101,7 @@ def _rank(rank: int, folder: str, data: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save({name: in_double_precision(name, data) for name in ARCH}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")
