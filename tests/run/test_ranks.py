@@ -78,6 +78,7 @@ def test_a_rank_that_dies_begins_again(pedestrians: Path, tmp_path: Path) -> Non
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_signal_stops_all_ranks_where_they_save(pedestrians: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with search(pedestrians, out, 400) as run:

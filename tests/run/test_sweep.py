@@ -66,7 +66,7 @@ def test_two_workers_share_and_a_third_takes_over_from_a_dead_one(
     assert "holds a sweep with other vary" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_failures_are_told_and_tried_again(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

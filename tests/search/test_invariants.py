@@ -57,11 +57,12 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_modes() -> list[object]:
-    """Every space in full and by draws (the largest: with the long tests); where options share weights, also apart."""
+    """Every space in full and by draws (what takes longest: a long test); where options share weights, also apart."""
     found: list[object] = []
     for space in [*ALL, CELLS]:
-        large = pytest.mark.slow if space.name in LARGE else ()
-        found.append(pytest.param(space, "full", marks=large))
+        large, largest = space.name in LARGE, space.name == "fbnetv2_reid_ops"
+        full = pytest.mark.long if largest else pytest.mark.slow if large else ()
+        found.append(pytest.param(space, "full", marks=full))
         found.append(pytest.param(space, "sampled", marks=pytest.mark.long if large else ()))
         if space.name.startswith(("tiny_reid", "attention_sites_vit")):
             found.append(pytest.param(space, "apart"))
@@ -143,10 +144,7 @@ def test_genotype_round_trip(space: Space, tmp_path: object) -> None:
 
 def stated(space: Space) -> object:
     """Every parameter of a space is a sum over all of its options: the largest take the longest."""
-    long, slow = (
-        space.name in ("fbnetv2_reid_ops", "cells_reid"),
-        space.name in (*LARGE, "cells_reid_tiny", "nas_bench_201"),
-    )
+    long, slow = space.name in LARGE, space.name in ("cells_reid_tiny", "nas_bench_201")
     return pytest.param(space, marks=pytest.mark.long if long else pytest.mark.slow if slow else ())
 
 
