@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dnas.cli import main
 from dnas.errors import UserError
 from dnas.nn.attention import ATTENTION
-from dnas.nn.backbones import BACKBONES, backbone
 from dnas.nn.cell_operations import Pool, SeparableConv
 from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
@@ -36,7 +35,7 @@ from dnas.serve.load import load
 from dnas.serve.prepare import Prepare
 from dnas.space.spec import Spec, fill, image
 from search_spaces.cells_reid import cells_reid
-from tests.spaces import ALL, random_choices
+from tests.spaces import random_choices
 
 ONNX = pytest.mark.skipif(not exports_onnx(), reason="torch 2.6 exports no ONNX")
 ROOT = Path(__file__).parent.parent.parent
@@ -51,15 +50,6 @@ NETWORKS: dict[str, Spec] = {
     "vit": Chain((PatchTokens(24, 8, 6), TransformerStage(0, 1, 3, select=True), ClassToken())),
 }
 """Every kind of module is in one of them."""
-EVERY: dict[str, Spec] = {
-    **{f"{space.name} {seed}": fill(space.spec, random_choices(space, seed)) for space in ALL for seed in range(3)},
-    **{
-        f"{name} {cell}": backbone(name, 4.0 if name == "osnet_x0_25" else 0.25, attention=lambda _, c=spec: c)  # type: ignore[misc]
-        for name in BACKBONES
-        for cell, spec in ATTENTION.items()
-        if not name.startswith("vit") or cell in ("none", "dcs")
-    },
-}
 
 
 def alive(spec: Spec, height: int, width: int) -> ReIDNet:
@@ -110,15 +100,6 @@ def test_every_kind_of_module(name: str, tmp_path: Path) -> None:
     convolutions = {output for node in nodes if node.op_type == "Conv" for output in node.output}
     assert convolutions
     assert not [node for node in nodes if node.op_type == "BatchNormalization" and node.input[0] in convolutions]
-
-
-@ONNX
-@pytest.mark.long
-@pytest.mark.parametrize("name", EVERY)
-def test_every_network(name: str, tmp_path: Path) -> None:
-    size = (64, 32) if name.split()[0] in BACKBONES else (32, 16)
-    found = exported(EVERY[name], tmp_path / "net.onnx", size=size)
-    assert refusal(found, "fp32") is None
 
 
 @pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=ONNX), ".pt2"])
