@@ -2,7 +2,8 @@
 
 Number i of a draw is a function of i and of the draw's key (generators that jump to any place), so that any part of it
 is made without the rest. The key is the next number of torch's own generator, which all ranks have set alike: with
-seed, epoch and step it stands for the place in the network.
+seed, epoch and step it stands for the place in the network. (In what torch.compile makes, it is the next number of the
+compiler's generator, which torch's seeds: other noise, and as repeatable.)
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def test_a_step_has_its_own_noise() -> None:
     assert not torch.equal(first, second)
 
 
-def test_a_compiled_network_draws_the_same_without_a_break() -> None:
+def test_it_does_not_break_a_compiled_graph() -> None:
+    """And draws the same, but for torch's own compiler, whose key is from random numbers of its own."""
     x = torch.empty(4, 3)
     torch.manual_seed(1)
     expected = rand_like(x)
