@@ -27,8 +27,8 @@ from dnas.task.task import Task
 
 NETWORKS = 200
 """Random networks that are scored."""
-AMONG = 2000
-"""Where there is a budget they are the dearest within it of so many: what is believed is not the cost once more."""
+AMONG = 1000
+"""Where there is a budget they are the dearest of so many within it: what is believed is not the cost once more."""
 LEAST = 20
 """Fewer different ones say nothing."""
 RIDGES = tuple(10.0**k for k in np.arange(-1, 3.1, 0.5))
@@ -92,12 +92,13 @@ def drawn(known: Mapping[str, Decision], budget: Budget, seed: int) -> list[Choi
         UserError: there are hardly any.
     """
     limit = budget.config.limit
-    every = random_networks(known, NETWORKS if limit is None else AMONG, seed, different=False)
-    found = list({tuple(one.values()): one for one in every}.values())
-    if limit is not None:
-        cost = [budget.count.at({key: known[key].index(option) for key, option in one.items()}) for one in found]
-        dearest = sorted((n for n in range(len(found)) if cost[n] <= limit), key=lambda n: -cost[n])
-        found = [found[n] for n in dearest[:NETWORKS]]
+    if limit is None:
+        every = random_networks(known, NETWORKS, seed, different=False)
+    else:
+        every = random_networks(known, AMONG, seed, budget.count, (0, limit), different=False)
+        index = [{key: known[key].index(option) for key, option in one.items()} for one in every]
+        every = [every[n] for n in sorted(range(AMONG), key=lambda n: -budget.count.at(index[n]))]
+    found = list({tuple(one.values()): one for one in every}.values())[:NETWORKS]
     if len(found) < LEAST:
         where = "in the space" if limit is None else f"within budget.{budget.config.kind}"
         raise UserError(

@@ -1,6 +1,7 @@
 """Does attention that selects channels pay? The experiment of docs/results/selection.md.
 
     python tools/results/selection.py ACTION STUDY DATA OUT [--weights W] [--workers N] [--seeds N] [--epochs N]
+        [--settings NAME ...] [--arms NAME ...]
 
     tune    settings, by cross-validation over training identities: query and gallery are not read
     masks   what the masks of the chosen setting do, on the held-out identities of the same folds
@@ -107,8 +108,11 @@ GRID: dict[str, tuple[str, float, IBBOn]] = {
     "selective": ("selective", LR, "embedding"),
     "selective, gain 0.3": ("selective_gain", LR, "embedding"),
     "selective, start 3": ("selective_start", LR, "embedding"),
+    "selective, lr x10": ("selective", 10.0, "embedding"),
     "selective, lr x30": ("selective", 30.0, "embedding"),
     "selective, lr x100": ("selective", 100.0, "embedding"),
+    "unselective, lr x10": ("unselective", 10.0, "embedding"),
+    "unselective, lr x30": ("unselective", 30.0, "embedding"),
     "unselective, lr x100": ("unselective", 100.0, "embedding"),
     "selective, last stage": (LAST + "selective", LR, "embedding"),
     "selective, bound on attention": ("selective", LR, "attention"),
@@ -192,7 +196,8 @@ def tuning(study: Study, data: str, out: Path, weights: str | None) -> dict[str,
 
 
 def tune(study: Study, options: argparse.Namespace) -> None:
-    found = tuning(study, options.data, options.out, options.weights)
+    every = tuning(study, options.data, options.out, options.weights)
+    found = {name: jobs for name, jobs in every.items() if name in ("none", *(options.settings or GRID))}
     rounds = zip(*found.values(), strict=True)  # folds outside: an early end compares all settings on some folds
     work_all([job for jobs in rounds for job in jobs], options.workers)
     lines = ["| setting | held-out mAP (%) of the folds | mean | minus none | interval |", "|---" * 5 + "|"]
@@ -242,7 +247,8 @@ def final(study: Study, options: argparse.Namespace) -> dict[str, list[Job]]:
     """Arm -> its runs, one a seed."""
     chosen, selection_lr, _ = GRID[study.chosen]
     found: dict[str, list[Job]] = {}
-    for arm, (cell, eta) in ARMS.items():
+    for arm in options.arms or ARMS:
+        cell, eta = ARMS[arm]
         found[arm] = []
         for seed in range(study.seeds):
             own, out = chosen if cell == "selective" else cell, options.out / "run" / f"{_slug(arm)}-{seed}"
@@ -254,8 +260,8 @@ def final(study: Study, options: argparse.Namespace) -> dict[str, list[Job]]:
 def run(study: Study, options: argparse.Namespace) -> None:
     """The primary pair first; seeds outside, so that an interrupted experiment has complete seeds."""
     found = final(study, options)
-    pair = [job for jobs in zip(*(found[arm] for arm in PRIMARY), strict=True) for job in jobs]
-    rest = [job for jobs in zip(*(found[arm] for arm in ARMS if arm not in PRIMARY), strict=True) for job in jobs]
+    pair = [job for jobs in zip(*(found[arm] for arm in found if arm in PRIMARY), strict=True) for job in jobs]
+    rest = [job for jobs in zip(*(found[arm] for arm in found if arm not in PRIMARY), strict=True) for job in jobs]
     work_all(pair + rest, options.workers)
 
 
@@ -324,6 +330,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--settings", nargs="+", choices=list(GRID), help="of `tune` (all); none is always there")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="of the other actions (all)")
     options = parser.parse_args()
     study = STUDIES[options.study]
     study = replace(study, seeds=options.seeds or study.seeds)
