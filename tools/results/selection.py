@@ -5,6 +5,7 @@
 
     tune    settings, by cross-validation over training identities: query and gallery are not read
     masks   what the masks of the chosen setting do, on the held-out identities of the same folds
+    insert  what the cells do to published weights before any training, on the training identities
     run     every arm and seed; then query and gallery, once
     also    the finished runs on the query and gallery of another DATA
     report  the tables (Markdown), from the runs alone
@@ -31,18 +32,23 @@ import torch
 from filelock import FileLock, Timeout
 
 from dnas.data.augment import InputConfig
+from dnas.data.images import decode
 from dnas.data.layouts import load_data
 from dnas.data.splits import Split, together
 from dnas.errors import UserError
 from dnas.eval.bootstrap import paired_difference
 from dnas.eval.embed import retrieve_within
 from dnas.eval.retrieval import retrieve, save_ranking
-from dnas.eval.selection import other_masks, replaced_masks, selection_use
+from dnas.eval.selection import other_masks, replaced_masks, selection_use, spaced
 from dnas.loss.objective import IBBOn, LossConfig
-from dnas.nn.attention import ATTENTION
+from dnas.nn.attention import ATTENTION, attention
+from dnas.nn.backbones import Attention, backbone
+from dnas.nn.pretrained import load_weights
+from dnas.nn.reid_net import ReIDNet
 from dnas.nn.selective_attention import SelectiveAttention
 from dnas.run.folder import RunFolder
 from dnas.run.schedules import OptimConfig
+from dnas.space.spec import Spec, image
 from retrain.config import RetrainConfig
 from retrain.load import load
 from retrain.train import resume, retrain
@@ -243,6 +249,25 @@ def masks(study: Study, options: argparse.Namespace) -> None:
     _write(options.out / "masks.md", lines)
 
 
+def everywhere(cell: Spec) -> Attention:
+    return lambda stage: cell
+
+
+def insert(study: Study, options: argparse.Namespace) -> None:
+    """Retrieval within 500 training images, evenly spaced, by the network as it starts: with and without the cells."""
+    train, x = load_data(options.data, tested=False).train, image(study.height, study.image_width)
+    images = spaced(decode(train, study.height, study.image_width), 500)
+    found: dict[str, float] = {}
+    for cell in ("none", "unselective", "selective"):
+        torch.manual_seed(0)
+        spec = backbone(study.backbone, study.width, attention=everywhere(attention(cell)))
+        net = ReIDNet(spec, x, train.identities)
+        if options.weights is not None:
+            load_weights(net, Path(options.weights))
+        found[cell] = 100 * retrieve_within(net, images).metrics()["mAP"]
+        print(f"{cell}: {found[cell]:.2f} % mAP, {found[cell] - found['none']:+.2f}")
+
+
 def final(study: Study, options: argparse.Namespace) -> dict[str, list[Job]]:
     """Arm -> its runs, one a seed."""
     chosen, selection_lr, _ = GRID[study.chosen]
@@ -320,7 +345,7 @@ def _write(file: Path, lines: Sequence[str]) -> None:
 
 
 def main() -> None:
-    actions = {"tune": tune, "masks": masks, "run": run, "also": also, "report": report}
+    actions = {"tune": tune, "masks": masks, "insert": insert, "run": run, "also": also, "report": report}
     parser = argparse.ArgumentParser(description="The experiment of docs/results/selection.md.")
     parser.add_argument("action", choices=list(actions))
     parser.add_argument("study", choices=list(STUDIES))
