@@ -103,7 +103,7 @@ class Study:
 STUDIES = {
     "cows": Study("mobilenet_v2", 1.0, 128, 64, 10, OptimConfig(10, lr=3.5e-4, warmup=1), chosen="selective, lr x100"),
     "letters": Study("resnet18", 0.25, 64, 64, 5, OptimConfig(epochs=16, lr=3e-3), flip=0.0),
-    "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3)),
+    "pedestrians": Study("resnet18", 0.25, 64, 32, 5, OptimConfig(epochs=16, lr=3e-3), chosen="selective, lr x10"),
 }
 
 LAST = "none,none,none,"
