@@ -27,7 +27,7 @@ from dnas.task.task import Task
 
 NETWORKS = 200
 """Random networks that are scored."""
-AMONG = 1000
+AMONG = 400
 """Where there is a budget they are the dearest of so many within it: what is believed is not the cost once more."""
 LEAST = 20
 """Fewer different ones say nothing."""

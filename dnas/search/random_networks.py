@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping
-from itertools import islice
 
 from dnas.errors import UserError
 from dnas.space.cost import Count
@@ -12,10 +13,12 @@ from dnas.space.spec import Choices, Decision
 
 TRIES = 20_000
 """Networks that are drawn before those of a cost are called rare."""
-SWEEPS = 10
-"""Of a walk, for every network that is asked for."""
-SETTLE = 5
-"""Sweeps of a walk before its first network."""
+SETTLE, SWEEPS, IDLE = 100, 4, 500
+"""Sweeps of a walk before its first network; of which it shows one, if it is inside; outside, before it is given up."""
+SCALE, WIDER, NARROWER = 0.05, 1.2, 0.95
+"""Share of the cost over which a weight falls to 1/e, at first; its factors: a fifth of the sweeps ends inside."""
+REPEATS = 10
+"""Networks of a walk for every one that is asked for, where none is wanted twice."""
 
 Index = dict[str, int]
 """Decision -> the number of its option."""
@@ -50,7 +53,7 @@ def random_networks(
     drawn = (_anywhere(decisions, rng) for _ in range(TRIES))
     take(index for index in drawn if cost is None or window[0] <= cost.at(index) <= window[1])
     if len(found) < number and cost is not None:
-        take(islice(walk(decisions, rng, cost, window), SWEEPS * number))
+        take(itertools.islice(walk(decisions, rng, cost, window), REPEATS * number))
     if len(found) < number:
         raise UserError(
             f"networks: found {len(found)} different ones among {TRIES:,} random ones that cost {window[0]:,.0f} to"
@@ -66,22 +69,26 @@ def _anywhere(decisions: Mapping[str, Decision], rng: random.Random) -> Index:
 def walk(
     decisions: Mapping[str, Decision], rng: random.Random, cost: Count, window: tuple[float, float]
 ) -> Iterator[Index]:
-    """Networks of the window, however rare: one decision after the other takes an option that stays inside, at random.
+    """Networks of the window, however rare they are: uniform over them in the long run.
 
-    This is Gibbs sampling (Geman and Geman, 1984) of the uniform distribution over those networks of the window that
-    such steps lead to; a network follows a sweep through all decisions, so neighbours in the walk are alike. From
-    outside the steps lead to the nearest cost. Ends where they lead to no network of the window.
+    Gibbs sampling (Geman and Geman, 1984): one decision after the other takes an option anew. A network weighs one
+    inside the window, and exponentially less the farther it is outside, so that the walk leaves the window and comes
+    back elsewhere: single steps inside hardly get anywhere where it is narrow. How soon the weight falls is settled in
+    the first sweeps, by how often they end inside. Ends after `IDLE` sweeps outside.
     """
-    index, keys = _anywhere(decisions, rng), list(decisions)
-    sweeps = 0
-    while True:
-        for key in rng.sample(keys, len(keys)):
-            costs = [cost.at({**index, key: k}) for k in range(len(decisions[key].options))]
-            off = [max(window[0] - one, one - window[1], 0) for one in costs]
-            index[key] = rng.choice([k for k, one in enumerate(off) if one == min(off)])
+    index, scale = _anywhere(decisions, rng), SCALE * (window[1] if window[1] < math.inf else window[0])
+    idle = 0
+    for sweep in itertools.count():
+        for key in rng.sample(list(decisions), len(decisions)):
+            costs = cost.switched(index, key).get(key, [0] * len(decisions[key].options))  # which does not depend on it
+            off = [max(window[0] - int(one), int(one) - window[1], 0) for one in costs]
+            weights = [math.exp((min(off) - one) / scale) for one in off]
+            index[key] = rng.choices(range(len(off)), weights)[0]
         inside = window[0] <= cost.at(index) <= window[1]
-        sweeps += 1
-        if inside and sweeps > SETTLE:
+        idle = 0 if inside else idle + 1
+        if sweep < SETTLE:
+            scale *= WIDER if inside else NARROWER
+        elif inside and sweep % SWEEPS == 0:
             yield dict(index)
-        elif not inside and sweeps > 2 * SETTLE:
+        if idle > IDLE:
             return

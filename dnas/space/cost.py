@@ -150,20 +150,31 @@ class Count:
         so = (count for events, count in self.rare.items() if not any(event.missing(decisions) for event in events))
         return always + sum(count.at(decisions) for count in so)
 
-    def switched(self, decisions: Mapping[str, int]) -> dict[str, Table]:
-        """For every key the exact counts (K,) where it alone takes each of its options, the others as decided."""
+    def switched(self, decisions: Mapping[str, int], only: str | None = None) -> dict[str, Table]:
+        """For every key the exact counts (K,) where it alone takes each of its options, the others as decided.
+
+        Args:
+            only: the one key that is wanted; a key on which nothing depends is not there.
+        """
         total = np.array(self.at(decisions), np.int64)
         found: dict[str, Table] = {}
         for keys, table in self.tables.items():
+            if only is not None and only not in keys:
+                continue
             here = table[tuple(decisions[key] for key in keys)]
-            for key in keys:
+            for key in keys if only is None else (only,):
                 found[key] = found.get(key, total) + _switched(keys, table, key, decisions) - here
         for events, count in self.rare.items():
             missing = [{*keys} for event in events for keys in event.missing(decisions)]
             parts = [part for event in events for part in event.parts.items()]
             mine = {key for keys, _ in [*parts, *count.tables.items()] for key in keys}
-            own, worth = count.switched(decisions), count.at(decisions)
-            for key in set.intersection(*missing) if missing else mine:  # other keys cannot change it alone
+            changing = set.intersection(*missing) if missing else mine  # other keys cannot change it alone
+            if only is not None:
+                changing &= {only}
+            if not changing:
+                continue
+            own, worth = count.switched(decisions, only), count.at(decisions)
+            for key in changing:
                 row_K = np.asarray(own.get(key, worth), np.int64)
                 for keys, table in parts:
                     if key in keys:

@@ -153,7 +153,9 @@ def test_the_cost_of_one_other_choice() -> None:
     space = few()
     known, cost = decisions(space.spec), space.spec.cost(space.input).macs
     for at in networks(space)[::7]:
-        for key, counts in cost.switched(at).items():
+        every = cost.switched(at)
+        for key, counts in every.items():
+            assert cost.switched(at, key)[key].tolist() == counts.tolist()
             assert counts.tolist() == [cost.at({**at, key: k}) for k in range(len(known[key].options))]
 
 

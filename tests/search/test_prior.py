@@ -187,7 +187,7 @@ def test_a_resumed_search_believes_what_it_learnt(
     assert (out / "metrics.jsonl").read_bytes() == (run[0] / "metrics.jsonl").read_bytes()
 
 
-def test_networks_are_scored_within_the_budget() -> None:
+def test_networks_are_scored_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     space = SPACES["tiny_reid"].resized(32, 16)
     known = decisions(space.spec)
 
@@ -205,6 +205,7 @@ def test_networks_are_scored_within_the_budget() -> None:
     assert len(within) == NETWORKS
     assert within[-1] <= limit
     assert within[0] > anywhere[NETWORKS // 4]  # the dearest of them
+    monkeypatch.setattr("dnas.search.prior.AMONG", 20)
     with pytest.raises(
         UserError, match=r"arch.prior: found naswot, allowed where 20 of .* within budget.macs, here \d"
     ):
