@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--settings", nargs="+", choices=list(GRID), help="of `tune` (all); none is always there")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="of the other actions (all)")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="of run, also and report (all)")
     options = parser.parse_args()
     study = STUDIES[options.study]
     study = replace(study, seeds=options.seeds or study.seeds)
