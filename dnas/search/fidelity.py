@@ -162,7 +162,7 @@ def draw_peers(judge: Judge, found: Choices, number: int) -> list[Choices]:
     """Random networks of the found one's cost; of any cost where there is no budget.
 
     Raises:
-        UserError: they are too rare.
+        TooRareError: they are too rare.
     """
     cost, limit = judge.cost(found), judge.budget.config.limit
     window = (0.0, float("inf")) if limit is None else ((1 - WINDOW) * cost, cost)
@@ -173,7 +173,7 @@ def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, sa
     """Judge the found network and random ones. Goes on with what `file` has of the same question.
 
     Raises:
-        UserError: networks of the found one's cost are too rare.
+        TooRareError: networks of the found one's cost are too rare.
     """
     drawn = draw_peers(judge, found, config.networks)
     question = {"config": asdict(config), "found": dict(found), "seed": judge.config.seed}

@@ -24,6 +24,10 @@ Index = dict[str, int]
 """Decision -> the number of its option."""
 
 
+class TooRareError(UserError):
+    """There are hardly any networks of a cost."""
+
+
 def random_networks(
     decisions: Mapping[str, Decision],
     number: int,
@@ -38,7 +42,7 @@ def random_networks(
         different: none twice.
 
     Raises:
-        UserError: there are hardly any networks of such a cost.
+        TooRareError: there are hardly any networks of such a cost.
     """
     found: list[Index] = []
 
@@ -55,7 +59,7 @@ def random_networks(
     if len(found) < number and cost is not None:
         take(itertools.islice(walk(decisions, rng, cost, window), REPEATS * number))
     if len(found) < number:
-        raise UserError(
+        raise TooRareError(
             f"networks: found {len(found)} different ones among {TRIES:,} random ones that cost {window[0]:,.0f} to"
             f" {window[1]:,.0f}, and on a walk through such ones, asked for {number}"
         )

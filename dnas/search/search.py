@@ -33,7 +33,7 @@ from dnas.search.estimators import pick_estimator
 from dnas.search.fidelity import FIDELITY, Fidelity, FidelityConfig, Judge, measure
 from dnas.search.logits import LogitStep
 from dnas.search.prior import believed
-from dnas.search.random_networks import random_networks
+from dnas.search.random_networks import TooRareError, random_networks
 from dnas.search.relaxation import Relaxation
 from dnas.search.standing import stand
 from dnas.search.supernet import SupernetBuilder, compile_options
@@ -206,8 +206,11 @@ class Search(Loop):
         fidelity = None
         if self.config.verify:
             wanted = FidelityConfig(self.config.verify, self.config.verify_epochs)
-            fidelity = self.fidelity(wanted, folder)
-            report_fidelity(folder, fidelity)
+            try:
+                fidelity = self.fidelity(wanted, folder)
+                report_fidelity(folder, fidelity)
+            except TooRareError as error:  # of the smallest network's cost there is no other
+                console.print(f"search: warning: the found network is not verified: {error}", highlight=False)
         with distributed.apart():
             standing = stand(self.judge, self.choices, fidelity)
         _report(folder, "standing", standing.plain(), [standing.line()])

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from dnas.errors import UserError
 from dnas.search.fidelity import Fidelity, Judge, draw_peers
+from dnas.search.random_networks import TooRareError
 from dnas.space.spec import Choices
 
 NETWORKS = 10
@@ -57,7 +57,7 @@ def stand(judge: Judge, found: Choices, fidelity: Fidelity | None) -> Standing:
         return Standing(fidelity.metric, fidelity.found.inherited, others, fidelity.peers, trust)
     try:
         drawn = draw_peers(judge, found, NETWORKS)
-    except UserError:
+    except TooRareError:
         drawn = []
     own, *others = (judge.children.score(choices, judge.task) for choices in (found, *drawn))
     return Standing(judge.task.metric, own, others, judge.peers, "not measured (--verify, dnas fidelity)")

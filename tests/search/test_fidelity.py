@@ -12,6 +12,7 @@ from dnas.errors import UserError
 from dnas.run.schedules import OptimConfig
 from dnas.search.alone import short_training
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
+from dnas.search.derive import smallest
 from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
 from dnas.search.search import Search, opened
@@ -176,3 +177,30 @@ def test_bad_input_is_one_line(pedestrians: Path, tmp_path: Path, capsys: pytest
     words = ["--data", str(pedestrians), "--out", str(tmp_path / "x"), "--verify", "3"]
     assert main(["search", *words]) == 2
     assert "verify: found 3, allowed: 0, or 5 networks and more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_where_no_network_costs_as_little_the_search_ends_well(
+    pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, least = tmp_path / "search", smallest(decisions(SPACE.spec), SPACE.spec.cost(SPACE.input).macs)
+    words = [
+        "--data",
+        str(pedestrians),
+        "--out",
+        str(out),
+        "--holdout",
+        "0.4",
+        "--device",
+        "cpu",
+        "--optim.epochs",
+        "1",
+    ]
+    size = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
+    assert main(["search", *words, *size, "--budget.macs", str(least), "--verify", "5"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: the found network is not verified: networks: found " in said
+    found = read_genotype(out / "genotype.json")
+    assert found.cost["macs"] == least
+    assert "fidelity" not in found.search
+    assert found.search["standing"]["others"] == []

@@ -1,7 +1,7 @@
 """Searches of NAS-Bench-201 by its table (docs/results/nas-bench-201.md): does the search find?
 
     python tools/results/nas_bench_201.py --images cifar10-small.zip --table nas-bench-201.csv [--seeds 8] [--workers 2]
-        [--controls 3] [--so_far]
+        [--controls 3] [--searches NAME ...] [--so_far]
 
 Images: a zip of `train/CLASS/*`. The searches see a proxy (two cells a stage, half the resolution, pointwise
 reductions); the table says what the found cell is worth at full size after 200 epochs of all of CIFAR-10. What is
@@ -248,7 +248,7 @@ def run(options: argparse.Namespace) -> None:
                 break
             except FileNotFoundError:
                 bank += 4 * CHUNK
-        others = [(variant, seed) for variant in SEARCHES for seed in seeds]
+        others = [(variant, seed) for variant in options.searches for seed in seeds]
         others += [(variant, seed) for seed in range(options.controls) for variant in CONTROLS]
         list(pool.map(lambda job: search(images, out, *job), others))
 
@@ -295,6 +295,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/nas_bench_201"))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--controls", type=int, default=0, help="seeds of each control")
+    parser.add_argument(
+        "--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES), help="beside the first"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--so_far", action="store_true", help="run nothing, report on what is there")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # what a process of this script is to do
