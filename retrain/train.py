@@ -61,7 +61,7 @@ class Retraining(Loop):
             load_inherited(net, genotype_path(config.genotype).parent / INHERITED)
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.synchronised(net, self.device)
-        self.stepper = Stepper(net, self.task.objective, config.optim, config.train)
+        self.stepper = Stepper(net, self.task.objective, config.optim, config.train, self.task.count("weights"))
 
     def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
         self.count(self.stepper(inputs, target, at, last))

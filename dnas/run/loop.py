@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -121,8 +120,7 @@ class Loop(ABC):
         news["selected"] = sum(use["share"] for use in found.values()) / len(found)
         if 2 * metrics["epoch"] < self.config.optim.epochs:
             return []
-        steps = math.ceil(self.task.count("weights") / self.config.train.accumulate)
-        return selection_warnings(found, self.config.optim.reach(steps))
+        return selection_warnings(found, self.stepper.reach)
 
     def _warn(self, progress: EpochProgress, warnings: Sequence[str]) -> None:
         """Each kind when it comes, and at the end, not in every epoch; the log of metrics has all of them."""

@@ -13,6 +13,12 @@ from dnas.errors import UserError, check_range
 from dnas.run.finite import OnNonfinite
 from dnas.run.parameters import groups, refuse_ungrouped, set_rate
 
+REACH = 5.0
+LARGEST = 0.03
+"""How far the logits of a selection get over a training, and in one step, where nothing is asked for: by held-out
+identities of two data sets (docs/results/selection.md)."""
+SGD_FACTOR = 3.0
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -23,7 +29,9 @@ class OptimConfig:
         optimiser: adam, adamw (weight decay apart from the gradient) or sgd (momentum 0.9, Nesterov).
         lr: peak learning rate.
         weight_decay: L2 on the weights of convolutions and linear layers; on nothing else.
-        selection_lr: factor on the learning rate of what selects channels (logits, gain and temperature of attention).
+        selection_lr: factor on the learning rate of what selects channels (logits, gain and temperature of attention);
+            none: what lets a logit move by 5 over the training, with at most 0.03 in a step; at least 1 (Adam; 3 for
+            sgd, whose steps are not of the size of the learning rate).
         warmup: epochs of linear warm-up from a tenth of the peak.
         schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
         milestones: shares of the epochs at which the `step` schedule goes down.
@@ -40,7 +48,7 @@ class OptimConfig:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     weight_decay: float = 5e-4
-    selection_lr: float = 3.0
+    selection_lr: float | None = None
     warmup: int = 3
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: list[float] = field(default_factory=lambda: [0.33, 0.58])
@@ -54,7 +62,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_range(self, "optim.", 1, math.inf, "epochs")
         check_range(self, "optim.", 2, math.inf, "identities", "images", "batch")
-        check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay", "selection_lr")
+        check_range(self, "optim.", 0, math.inf, "warmup", "lr", "weight_decay")
+        if self.selection_lr is not None:
+            check_range(self, "optim.", 0, math.inf, "selection_lr")
         if not all(0 < share < 1 for share in self.milestones):
             raise UserError(
                 f"optim.milestones: found {self.milestones}, allowed: shares of the epochs, between 0 and 1"
@@ -70,6 +80,19 @@ class OptimConfig:
         share = (progress - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
+    def selection_factor(self, steps: int) -> float:
+        """On the learning rate of what selects channels.
+
+        Args:
+            steps: of an epoch.
+        """
+        if self.selection_lr is not None:
+            return self.selection_lr
+        if self.optimiser == "sgd":
+            return SGD_FACTOR
+        way = self._way(steps)
+        return max(1.0, min(REACH / way, LARGEST / self.lr)) if way > 0 else 1.0
+
     def reach(self, steps: int) -> float:
         """How far a bias that selects channels gets if every step pushes it the same way: the sum of Adam's rates.
 
@@ -79,14 +102,20 @@ class OptimConfig:
         Returns:
             Infinity for sgd, whose steps are as large as the gradient.
         """
-        if self.optimiser == "sgd":
-            return math.inf
-        return self.selection_lr * steps * sum(self.lr_at(epoch + 0.5) for epoch in range(self.epochs))
+        return math.inf if self.optimiser == "sgd" else self.selection_factor(steps) * self._way(steps)
+
+    def _way(self, steps: int) -> float:
+        """The sum of the learning rates of all steps."""
+        return steps * sum(self.lr_at(epoch + 0.5) for epoch in range(self.epochs))
 
 
-def make_optimiser(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a network's weights: parameters in groups by kind (`dnas.run.parameters`)."""
-    parts = groups(net, optim.weight_decay, optim.selection_lr)
+def make_optimiser(net: nn.Module, optim: OptimConfig, steps: int) -> torch.optim.Optimizer:
+    """The optimiser of a network's weights: parameters in groups by kind (`dnas.run.parameters`).
+
+    Args:
+        steps: of an epoch.
+    """
+    parts = groups(net, optim.weight_decay, optim.selection_factor(steps))
     made: torch.optim.Optimizer
     if optim.optimiser == "sgd":
         made = torch.optim.SGD(parts, optim.lr, momentum=0.9, nesterov=True)

@@ -75,18 +75,27 @@ class Stepper:
 
     Args:
         objective: the loss terms; a module, whose buffers are state of the training.
+        batches: of an epoch.
         changing: whether what runs differs from step to step (a supernet), so that gradients cannot be sent while
             others are still computed.
     """
 
     def __init__(
-        self, net: Network, objective: nn.Module, optim: OptimConfig, config: TrainConfig, changing: bool = False
+        self,
+        net: Network,
+        objective: nn.Module,
+        optim: OptimConfig,
+        config: TrainConfig,
+        batches: int,
+        changing: bool = False,
     ) -> None:
         self.config, self.optim, self.net, self.objective = config, optim, net, objective
         self.device = next(net.parameters()).device
         if config.amp == "fp16" and self.device.type != "cuda":
             raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: none, bf16 (fp16 needs cuda)")
-        self.optimiser = make_optimiser(net, optim)
+        steps = math.ceil(batches / config.accumulate)
+        self.optimiser = make_optimiser(net, optim, steps)
+        self.reach = optim.reach(steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.ema = MovingAverage(net, config.ema) if config.ema else None
         self.parallel: DistributedDataParallel | None = None

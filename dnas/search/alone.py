@@ -38,7 +38,7 @@ class Alone(Loop):
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = task.network(spec, x, task.classes)
         net.to(task.needs.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stepper = Stepper(net, task.objective, config.optim, config.train)
+        self.stepper = Stepper(net, task.objective, config.optim, config.train, task.count("weights"))
 
     def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
         self.count(self.stepper(inputs, target, at, last))

@@ -87,7 +87,8 @@ class Search(Loop):
         distributed.synchronised(net, self.device)
         if config.train.compile:
             compile_options(net)
-        self.stepper = Stepper(net, self.task.objective, config.optim, config.train, changing=True)
+        batches = self.task.count("weights")
+        self.stepper = Stepper(net, self.task.objective, config.optim, config.train, batches, changing=True)
         self.logits = LogitStep(self.relaxation, self.estimator, self.stepper, config.arch.lr)
         self.children = Children(self.space, lambda: self.stepper.final, self.task, config.seed)
 

@@ -180,7 +180,7 @@ def learn(seed: int, steps: int = 120) -> Reader:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     reader = Reader().train()
-    optimiser = make_optimiser(reader, OptimConfig(lr=0.03, weight_decay=0))
+    optimiser = make_optimiser(reader, OptimConfig(lr=0.03, weight_decay=0, selection_lr=3), 1)
     for _ in range(steps):
         x, target = planted(64, generator)
         optimiser.zero_grad()

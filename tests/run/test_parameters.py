@@ -1,6 +1,7 @@
 """Weight decay acts on the weights of convolutions and linear layers, and on nothing else."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run.folder import RunFolder
 from dnas.run.parameters import kinds, set_rate
 from dnas.run.position import Position
-from dnas.run.schedules import OptimConfig, make_optimiser
+from dnas.run.schedules import LARGEST, REACH, OptimConfig, make_optimiser
 from dnas.space.spec import image
 
 
@@ -41,7 +42,7 @@ def test_every_parameter_has_the_kind_that_its_name_says(name: str) -> None:
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
 def test_without_a_gradient_decay_alone_moves_and_only_weights(optimiser: str) -> None:
     net = network("resnet18")
-    made = make_optimiser(net, OptimConfig(optimiser=optimiser, lr=0.1, weight_decay=0.1))  # type: ignore[arg-type]
+    made = make_optimiser(net, OptimConfig(optimiser=optimiser, lr=0.1, weight_decay=0.1), 1)  # type: ignore[arg-type]
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -53,18 +54,19 @@ def test_without_a_gradient_decay_alone_moves_and_only_weights(optimiser: str) -
 
 def test_selection_has_a_learning_rate_of_its_own() -> None:
     net = network("resnet18")
-    made = make_optimiser(net, OptimConfig(optimiser="sgd", lr=0.5, weight_decay=0, selection_lr=4))
+    made = make_optimiser(net, OptimConfig(optimiser="sgd", lr=0.5, weight_decay=0, selection_lr=4), 1)
     for lr in (0.5, 0.25):
         set_rate(made, lr)
         assert {group["kind"]: group["lr"] for group in made.param_groups} == {
             "decayed": lr, "plain": lr, "selection": 4 * lr}  # fmt: skip
 
 
+@pytest.mark.parametrize("factor", [5.0, None])
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-def test_how_far_a_selection_gets(optimiser: str) -> None:
+def test_how_far_a_selection_gets(optimiser: str, factor: float | None) -> None:
     net = network("resnet18")
-    optim = OptimConfig(optimiser=optimiser, lr=1e-3, epochs=6, warmup=2, selection_lr=5)  # type: ignore[arg-type]
-    made = make_optimiser(net, optim)
+    optim = replace(OptimConfig(lr=1e-3, epochs=6, warmup=2), optimiser=optimiser, selection_lr=factor)  # type: ignore[arg-type]
+    made = make_optimiser(net, optim, 4)
     bias = next(p for name, p in net.named_parameters() if name.endswith("select.logits.bias"))
     before = bias.detach().clone()
     for step in range(6 * 4):
@@ -73,6 +75,19 @@ def test_how_far_a_selection_gets(optimiser: str) -> None:
         made.step()
     assert optim.reach(4) == pytest.approx(float((before - bias.detach()).mean()), rel=0.05)
     assert OptimConfig(optimiser="sgd").reach(4) == math.inf
+
+
+def test_the_factor_of_a_selection_by_the_training() -> None:
+    """As far over a training whatever its length and rate; no step too large, none smaller than other weights'."""
+    long = OptimConfig(lr=1e-3, epochs=60)
+    assert long.reach(10) == pytest.approx(REACH) == long.reach(20)
+    assert long.selection_factor(10) == pytest.approx(2 * long.selection_factor(20))
+    for gentle in (OptimConfig(lr=1e-4, epochs=2), OptimConfig(lr=1e-5, epochs=10)):
+        assert gentle.selection_factor(10) * gentle.lr == pytest.approx(LARGEST)
+        assert gentle.reach(10) < REACH
+    assert long.selection_factor(10_000) == 1 == OptimConfig(lr=0).selection_factor(10)
+    assert OptimConfig(optimiser="sgd").selection_factor(10) == 3
+    assert OptimConfig(selection_lr=7).selection_factor(10) == 7
 
 
 class Run:
@@ -91,7 +106,7 @@ def test_a_run_of_before_is_refused_in_one_line(tmp_path: Path) -> None:
     folder.write("data.json", data)
     old = torch.optim.Adam(net.parameters())
     folder.save({"optimiser": old.state_dict()}, Position(), 1)
-    run = Run(make_optimiser(net, OptimConfig()))
+    run = Run(make_optimiser(net, OptimConfig(), 1))
     with pytest.raises(UserError, match="weight decay acted on every parameter; start the run again"):
         folder.continue_with(run, data)
     folder.save({"optimiser": run.optimiser.state_dict()}, Position(), 1)

@@ -40,7 +40,8 @@ def make(train: TrainConfig | None = None, loss: LossConfig | None = None, optim
     distributed.synchronised(net, torch.device("cpu"))
     loss = loss or LossConfig(eta_warmup=0, centre=0.01, circle=0.001)
     objective = Objective(loss, C, 64).double()
-    return Stepper(net, objective, optim or OptimConfig(epochs=10, warmup=0, lr=0.01), train or TrainConfig())
+    optim = optim or OptimConfig(epochs=10, warmup=0, lr=0.01, selection_lr=3)
+    return Stepper(net, objective, optim, train or TrainConfig(), 3)
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:

@@ -65,9 +65,10 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a training is given."""
+    """What a training is given; `steps` are those of its whole schedule."""
 
     images: Images
+    steps: int
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=EPOCHS, lr=3e-3))
     shuffled: int | None = None
 
@@ -90,9 +91,8 @@ class Training:
         self.net = ReIDNet(spec, x, classes)
         self.net.to(memory_format=torch.channels_last)
         self.objective = Objective(LossConfig(), classes, spec.out(x).channels.size)
-        self.optimiser = make_optimiser(self.net, lesson.optim)
-        self.augment = Augmenter(InputConfig())
-        optim = lesson.optim
+        self.augment, optim = Augmenter(InputConfig()), lesson.optim
+        self.optimiser = make_optimiser(self.net, optim, lesson.steps // EPOCHS)
         self.sampler = PKSampler(self.labels.numpy(), optim.identities, optim.images, seed)
         self.gradients: list[float] | None = None
         """Sums over the steps of |dL/dtheta|, by site, where they are wanted: it costs time."""
@@ -107,13 +107,13 @@ class Training:
         found.steps_done = self.steps_done
         return found
 
-    def run(self, steps: int, total: int) -> Training:
-        """So many steps of a schedule of `total`."""
+    def run(self, steps: int) -> Training:
+        """So many steps of the schedule."""
         for _ in range(steps):
-            self.step(total)
+            self.step()
         return self
 
-    def step(self, total: int) -> None:
+    def step(self) -> None:
         step, optim = self.steps_done, self.lesson.optim
         epoch, number = divmod(step, len(self.sampler))
         index = torch.from_numpy(self.sampler.epoch(epoch)[number])
@@ -121,7 +121,7 @@ class Training:
         torch.manual_seed(1000 + key)
         batch = self.lesson.images.take(index, CPU)
         inputs = self.augment(batch, draw(len(index), torch.Generator().manual_seed(key)))
-        at = step / total
+        at = step / self.lesson.steps
         self.net.train()
         tau = geometric(optim.dcs_temperature, optim.dcs_temperature_end, int(at * EPOCHS), EPOCHS)
         set_temperature(self.net, tau)
@@ -187,10 +187,10 @@ def theta_of(net: ReIDNet, images: Images) -> list[Tensor]:
     return [torch.cat(parts) for parts in found]
 
 
-def moved(start: Training, lesson: Lesson, seed: int, images: Images, total: int) -> list[Tensor]:
+def moved(start: Training, lesson: Lesson, seed: int, images: Images) -> list[Tensor]:
     """What theta of every site moves by, on these images, when `start` goes on with a lesson."""
     before = theta_of(start.net, images)
-    after = theta_of(start.turned(lesson, seed).run(MOVED, total).net, images)
+    after = theta_of(start.turned(lesson, seed).run(MOVED).net, images)
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
@@ -198,17 +198,17 @@ def cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
     return [float(F.cosine_similarity(a, b, dim=0)) for a, b in zip(first, second, strict=True)]
 
 
-def signal(cell: str, train: Images, total: int, seed: int) -> dict[str, list[float]]:
+def signal(cell: str, whole: Lesson, seed: int) -> dict[str, list[float]]:
     """theta_signal, what it is the difference of, and theta_decay of every site."""
-    seen, whole = spaced(train, 32), Lesson(train)
-    start = Training(cell, whole, seed).run(START, total)
+    train = whole.images
+    seen, start = spaced(train, 32), Training(cell, whole, seed).run(START)
 
     def way(number: int, lessons: Sequence[Lesson]) -> list[Tensor]:
         seeds = (100 * seed + 10 * number + repeat for repeat in range(1, len(lessons) + 1))
-        ways = [moved(start, lesson, s, seen, total) for lesson, s in zip(lessons, seeds, strict=True)]
+        ways = [moved(start, lesson, s, seen) for lesson, s in zip(lessons, seeds, strict=True)]
         return [torch.stack(parts).mean(0) for parts in zip(*ways, strict=True)]
 
-    first, second = (way(k, [Lesson(train.subset(train.labels % 2 == k))] * REPEATS) for k in (0, 1))
+    first, second = (way(k, [replace(whole, images=train.subset(train.labels % 2 == k))] * REPEATS) for k in (0, 1))
     shuffled = way(2, [replace(whole, shuffled=repeat) for repeat in range(REPEATS)])
     plain, undecayed = (way(3, [replace(whole, optim=replace(whole.optim, weight_decay=decay))])
                         for decay in (whole.optim.weight_decay, 0.0))  # fmt: skip
@@ -218,12 +218,12 @@ def signal(cell: str, train: Images, total: int, seed: int) -> dict[str, list[fl
     return {"theta_signal": found, "halves": halves, "shuffled": chance, "theta_decay": cosines(plain, undecayed)}
 
 
-def gradients(cell: str, train: Images, total: int, seed: int) -> list[float]:
+def gradients(cell: str, lesson: Lesson, seed: int) -> list[float]:
     found = []
     for name in (cell, "dcs"):
-        training = Training(name, Lesson(train), seed)
+        training = Training(name, lesson, seed)
         training.gradients = []
-        found.append(training.run(EARLY, total).gradients or [])
+        found.append(training.run(EARLY).gradients or [])
     return [new / old for new, old in zip(*found, strict=True)]
 
 
@@ -237,8 +237,8 @@ def masks(net: ReIDNet, held: Images) -> dict[str, float]:
 
 
 def step_cost(cell: str, train: Images, rounds: int) -> tuple[float, float, float]:
-    made = {name: Training(name, Lesson(train), 0) for name in (cell, "unselective")}
-    steps = {name: lambda training=training: training.run(4, 10_000) for name, training in made.items()}
+    made = {name: Training(name, Lesson(train, 10_000), 0) for name in (cell, "unselective")}
+    steps = {name: lambda training=training: training.run(4) for name, training in made.items()}
     seconds = interleaved(steps, rounds)
     return interval(seconds[cell], seconds["unselective"])
 
@@ -252,17 +252,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    cell, steps = options.cell, options.steps
+    cell = options.cell
     with tempfile.TemporaryDirectory() as folder:
         synthesise(SynthConfig(f"{folder}/pedestrians", ids=options.ids))
         rest, held = hold_out(load_data(f"{folder}/pedestrians", tested=False).train, 0.2, 0)
         train_images, held_images = decode(rest, HEIGHT, WIDTH), decode(held, HEIGHT, WIDTH)
-    training = Training(cell, Lesson(train_images), options.seed)
+    lesson = Lesson(train_images, options.steps)
+    training = Training(cell, lesson, options.seed)
     start = selection_report(training.net, held_images)
-    accuracy = masks(training.run(steps, steps).net, held_images)
+    accuracy = masks(training.run(lesson.steps).net, held_images)
     end = selection_report(training.net, held_images)
-    over_old = gradients(cell, train_images, steps, options.seed)
-    by_site = {"gradient_over_old": over_old, **signal(cell, train_images, steps, options.seed)}
+    over_old = gradients(cell, lesson, options.seed)
+    by_site = {"gradient_over_old": over_old, **signal(cell, lesson, options.seed)}
     perplexities = [use["perplexity"] for use in start.values()]
     middle, low, high = step_cost(cell, train_images, options.rounds)
     found: dict[str, Any] = {
@@ -275,7 +276,8 @@ def main() -> None:
         "depending": [use["depending"] for use in end.values()],
         "held_out_mAP": accuracy,
     }
-    table = Table("site", "perplexity at the start", "share", "depending", *by_site, title=f"{cell}, {steps} steps")
+    title = f"{cell}, {lesson.steps} steps"
+    table = Table("site", "perplexity at the start", "share", "depending", *by_site, title=title)
     for number, (name, use) in enumerate(end.items()):
         values = (
             perplexities[number],

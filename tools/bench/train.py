@@ -49,7 +49,7 @@ def main() -> None:
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(LossConfig(eta_warmup=0), IDENTITIES, spec.out(x).channels.size).to(device)
     config = TrainConfig(amp=options.amp, compile=options.compile)
-    step = Stepper(net, objective, OptimConfig(epochs=1000, lr=1e-6), config)
+    step = Stepper(net, objective, OptimConfig(epochs=1000, lr=1e-6), config, 4)
     rng = np.random.default_rng(0)
     count = 4 * options.batch
     pixels = torch.from_numpy(rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8))
