@@ -99,6 +99,8 @@ class SelectiveAttention(UnselectiveAttention):
 class LimitedSelection(ChannelSelection):
     """A selection that can always be undone: theta (B, N, C) stays where noise opens and closes channels."""
 
+    limited = True
+
     def __init__(self, c: Channels, builder: Builder, start: float) -> None:
         super().__init__(c, builder)
         nn.init.constant_(self.logits.bias, start)
@@ -113,6 +115,8 @@ class LimitedSelection(ChannelSelection):
 
 class UnselectiveAttentionModule(NonLocalModule):
     """x (B, C, H, W) -> the same shape. Memory grows linearly in N."""
+
+    limited = True
 
     def __init__(self, spec: UnselectiveAttention, c: Channels, builder: Builder) -> None:
         super().__init__(c, spec.stride, False, builder)

@@ -24,6 +24,11 @@ class Selecting(Protocol):
     def selection_parameters(self) -> Iterator[nn.Parameter]: ...
 
 
+def limited(net: nn.Module) -> bool:
+    """Whether the logits of all that selects have a limit: a module says so by `limited = True`."""
+    return all(getattr(module, "limited", False) for module in net.modules() if isinstance(module, Selecting))
+
+
 def kinds(net: nn.Module) -> dict[str, Kind]:
     """Name of every trainable parameter of a network -> its kind."""
     selection = {id(p) for m in net.modules() if isinstance(m, Selecting) for p in m.selection_parameters()}

@@ -11,13 +11,14 @@ from torch import nn
 
 from dnas.errors import UserError, check_range
 from dnas.run.finite import OnNonfinite
-from dnas.run.parameters import groups, refuse_ungrouped, set_rate
+from dnas.run.parameters import groups, limited, refuse_ungrouped, set_rate
 
 REACH = 5.0
 LARGEST = 0.03
 """How far the logits of a selection get over a training, and in one step, where nothing is asked for: by held-out
 identities of two data sets (docs/results/selection.md)."""
-SGD_FACTOR = 3.0
+ELSE = 3.0
+"""The factor where that is no measure."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class OptimConfig:
         lr: peak learning rate.
         weight_decay: L2 on the weights of convolutions and linear layers; on nothing else.
         selection_lr: factor on the learning rate of what selects channels (logits, gain and temperature of attention);
-            none: what lets a logit move by 5 over the training, with at most 0.03 in a step; at least 1 (Adam; 3 for
-            sgd, whose steps are not of the size of the learning rate).
+            none: what lets a logit move by 5 over the training, with at most 0.03 in a step; at least 1; but 3 where a
+            cell has logits without a limit (`dcs`), and for sgd, whose steps are not of the learning rate's size.
         warmup: epochs of linear warm-up from a tenth of the peak.
         schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
         milestones: shares of the epochs at which the `step` schedule goes down.
@@ -80,29 +81,31 @@ class OptimConfig:
         share = (progress - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
-    def selection_factor(self, steps: int) -> float:
+    def selection_factor(self, steps: int, limited: bool) -> float:
         """On the learning rate of what selects channels.
 
         Args:
             steps: of an epoch.
+            limited: the logits of every selection have a limit (`dnas.run.parameters.limited`).
         """
         if self.selection_lr is not None:
             return self.selection_lr
-        if self.optimiser == "sgd":
-            return SGD_FACTOR
+        if self.optimiser == "sgd" or not limited:
+            return ELSE
         way = self._way(steps)
         return max(1.0, min(REACH / way, LARGEST / self.lr)) if way > 0 else 1.0
 
-    def reach(self, steps: int) -> float:
+    def reach(self, steps: int, limited: bool) -> float:
         """How far a bias that selects channels gets if every step pushes it the same way: the sum of Adam's rates.
 
         Args:
             steps: of an epoch.
+            limited: as for `selection_factor`.
 
         Returns:
             Infinity for sgd, whose steps are as large as the gradient.
         """
-        return math.inf if self.optimiser == "sgd" else self.selection_factor(steps) * self._way(steps)
+        return math.inf if self.optimiser == "sgd" else self.selection_factor(steps, limited) * self._way(steps)
 
     def _way(self, steps: int) -> float:
         """The sum of the learning rates of all steps."""
@@ -115,7 +118,7 @@ def make_optimiser(net: nn.Module, optim: OptimConfig, steps: int) -> torch.opti
     Args:
         steps: of an epoch.
     """
-    parts = groups(net, optim.weight_decay, optim.selection_factor(steps))
+    parts = groups(net, optim.weight_decay, optim.selection_factor(steps, limited(net)))
     made: torch.optim.Optimizer
     if optim.optimiser == "sgd":
         made = torch.optim.SGD(parts, optim.lr, momentum=0.9, nesterov=True)

@@ -21,7 +21,7 @@ from dnas.nn.network import Network, Output
 from dnas.run import distributed
 from dnas.run.finite import Watch
 from dnas.run.moving_average import MovingAverage
-from dnas.run.parameters import set_rate
+from dnas.run.parameters import limited, set_rate
 from dnas.run.schedules import OptimConfig, make_optimiser
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -95,7 +95,7 @@ class Stepper:
             raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: none, bf16 (fp16 needs cuda)")
         steps = math.ceil(batches / config.accumulate)
         self.optimiser = make_optimiser(net, optim, steps)
-        self.reach = optim.reach(steps)
+        self.reach = optim.reach(steps, limited(net))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.ema = MovingAverage(net, config.ema) if config.ema else None
         self.parallel: DistributedDataParallel | None = None

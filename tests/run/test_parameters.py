@@ -13,14 +13,14 @@ from dnas.nn.attention import attention
 from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.run.folder import RunFolder
-from dnas.run.parameters import kinds, set_rate
+from dnas.run.parameters import kinds, limited, set_rate
 from dnas.run.position import Position
-from dnas.run.schedules import LARGEST, REACH, OptimConfig, make_optimiser
+from dnas.run.schedules import ELSE, LARGEST, REACH, OptimConfig, make_optimiser
 from dnas.space.spec import image
 
 
-def network(name: str) -> ReIDNet:
-    spec = backbone(name, 0.125, small=True, attention=lambda stage: attention("dcs"))
+def network(name: str, cell: str = "dcs") -> ReIDNet:
+    spec = backbone(name, 0.125, small=True, attention=lambda stage: attention(cell))
     return ReIDNet(spec, image(32, 16), 3)
 
 
@@ -64,7 +64,7 @@ def test_selection_has_a_learning_rate_of_its_own() -> None:
 @pytest.mark.parametrize("factor", [5.0, None])
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 def test_how_far_a_selection_gets(optimiser: str, factor: float | None) -> None:
-    net = network("resnet18")
+    net = network("resnet18", "selective")
     optim = replace(OptimConfig(lr=1e-3, epochs=6, warmup=2), optimiser=optimiser, selection_lr=factor)  # type: ignore[arg-type]
     made = make_optimiser(net, optim, 4)
     bias = next(p for name, p in net.named_parameters() if name.endswith("select.logits.bias"))
@@ -73,21 +73,31 @@ def test_how_far_a_selection_gets(optimiser: str, factor: float | None) -> None:
         bias.grad = torch.ones_like(bias)
         set_rate(made, optim.lr_at(step / 4))
         made.step()
-    assert optim.reach(4) == pytest.approx(float((before - bias.detach()).mean()), rel=0.05)
-    assert OptimConfig(optimiser="sgd").reach(4) == math.inf
+    assert optim.reach(4, limited(net)) == pytest.approx(float((before - bias.detach()).mean()), rel=0.05)
+    assert OptimConfig(optimiser="sgd").reach(4, True) == math.inf
 
 
 def test_the_factor_of_a_selection_by_the_training() -> None:
     """As far over a training whatever its length and rate; no step too large, none smaller than other weights'."""
     long = OptimConfig(lr=1e-3, epochs=60)
-    assert long.reach(10) == pytest.approx(REACH) == long.reach(20)
-    assert long.selection_factor(10) == pytest.approx(2 * long.selection_factor(20))
+    assert long.reach(10, True) == pytest.approx(REACH) == long.reach(20, True)
+    assert long.selection_factor(10, True) == pytest.approx(2 * long.selection_factor(20, True))
     for gentle in (OptimConfig(lr=1e-4, epochs=2), OptimConfig(lr=1e-5, epochs=10)):
-        assert gentle.selection_factor(10) * gentle.lr == pytest.approx(LARGEST)
-        assert gentle.reach(10) < REACH
-    assert long.selection_factor(10_000) == 1 == OptimConfig(lr=0).selection_factor(10)
-    assert OptimConfig(optimiser="sgd").selection_factor(10) == 3
-    assert OptimConfig(selection_lr=7).selection_factor(10) == 7
+        assert gentle.selection_factor(10, True) * gentle.lr == pytest.approx(LARGEST)
+        assert gentle.reach(10, True) < REACH
+    assert long.selection_factor(10_000, True) == 1 == OptimConfig(lr=0).selection_factor(10, True)
+    assert OptimConfig(optimiser="sgd").selection_factor(10, True) == ELSE == long.selection_factor(10, False)
+    assert {OptimConfig(selection_lr=7).selection_factor(10, within) for within in (True, False)} == {7}
+
+
+@pytest.mark.parametrize(
+    ("cells", "within"), [("selective unselective", True), ("none", True), ("dcs", False), ("selective dcs", False)]
+)
+def test_the_factor_is_another_where_logits_have_no_limit(cells: str, within: bool) -> None:
+    net, optim = nn.ModuleList(network("resnet18", cell) for cell in cells.split()), OptimConfig(lr=1e-3)
+    assert limited(net) is within
+    factor = {group["kind"]: group["factor"] for group in make_optimiser(net, optim, 10).param_groups}["selection"]
+    assert factor == (optim.selection_factor(10, True) if within else ELSE)
 
 
 class Run:

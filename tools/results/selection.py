@@ -129,6 +129,7 @@ GRID: dict[str, tuple[str, float | None, IBBOn]] = {
     "selective, bound on attention": ("selective", LR, "attention"),
     "none, bound on stages": ("none", LR, "attention"),
     "dcs": ("dcs", LR, "embedding"),
+    "dcs, lr x9": ("dcs", 9.2, "embedding"),
     "SE": ("se", LR, "embedding"),
 }
 """What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
