@@ -44,6 +44,16 @@ def make(train: TrainConfig | None = None, loss: LossConfig | None = None, optim
     return Stepper(net, objective, optim, train or TrainConfig(), 3)
 
 
+def test_the_selection_of_channels_has_its_rate_by_the_steps_of_an_epoch() -> None:
+    """Three batches, two of which make a step: two steps."""
+    net = ReIDNet(backbone("resnet18", 0.125, attention=lambda stage: attention("selective")), image(*SIZE), C)
+    optim = OptimConfig(epochs=200, lr=0.01)
+    stepper = Stepper(net, Objective(LossConfig(), C, 64), optim, TrainConfig(accumulate=2), 3)
+    (factor,) = (group["factor"] for group in stepper.optimiser.param_groups if group["kind"] == "selection")
+    assert factor == optim.selection_factor(2, True) != optim.selection_factor(3, True)
+    assert stepper.reach == optim.reach(2, True)
+
+
 def images() -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     labels = torch.arange(C).repeat_interleave(4)
