@@ -13,12 +13,11 @@ from dnas.errors import UserError, check_range
 from dnas.run.finite import OnNonfinite
 from dnas.run.parameters import groups, limited, refuse_ungrouped, set_rate
 
-REACH = 5.0
-LARGEST = 0.03
-"""How far the logits of a selection get over a training, and in one step, where nothing is asked for: by held-out
-identities of two data sets (docs/results/selection.md)."""
-ELSE = 3.0
-"""The factor where that is no measure."""
+REACH, LARGEST = 5.0, 0.03
+"""How far the logits of a selection get over a training, and in one step, where `selection_lr` is not given: by
+held-out identities of two data sets (docs/results/selection.md)."""
+FIXED = 3.0
+"""The factor where that is no measure: logits without a limit, SGD."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class OptimConfig:
         if self.selection_lr is not None:
             return self.selection_lr
         if self.optimiser == "sgd" or not limited:
-            return ELSE
+            return FIXED
         way = self._way(steps)
         return max(1.0, min(REACH / way, LARGEST / self.lr)) if way > 0 else 1.0
 

@@ -15,7 +15,7 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.run.folder import RunFolder
 from dnas.run.parameters import kinds, limited, set_rate
 from dnas.run.position import Position
-from dnas.run.schedules import ELSE, LARGEST, REACH, OptimConfig, make_optimiser
+from dnas.run.schedules import FIXED, LARGEST, REACH, OptimConfig, make_optimiser
 from dnas.space.spec import image
 
 
@@ -86,7 +86,7 @@ def test_the_factor_of_a_selection_by_the_training() -> None:
         assert gentle.selection_factor(10, True) * gentle.lr == pytest.approx(LARGEST)
         assert gentle.reach(10, True) < REACH
     assert long.selection_factor(10_000, True) == 1 == OptimConfig(lr=0).selection_factor(10, True)
-    assert OptimConfig(optimiser="sgd").selection_factor(10, True) == ELSE == long.selection_factor(10, False)
+    assert OptimConfig(optimiser="sgd").selection_factor(10, True) == FIXED == long.selection_factor(10, False)
     assert {OptimConfig(selection_lr=7).selection_factor(10, within) for within in (True, False)} == {7}
 
 
@@ -97,7 +97,7 @@ def test_the_factor_is_another_where_logits_have_no_limit(cells: str, within: bo
     net, optim = nn.ModuleList(network("resnet18", cell) for cell in cells.split()), OptimConfig(lr=1e-3)
     assert limited(net) is within
     factor = {group["kind"]: group["factor"] for group in make_optimiser(net, optim, 10).param_groups}["selection"]
-    assert factor == (optim.selection_factor(10, True) if within else ELSE)
+    assert factor == (optim.selection_factor(10, True) if within else FIXED)
 
 
 class Run:
