@@ -109,6 +109,12 @@ class Stepper:
         self.watch = Watch(optim.on_nonfinite)
 
     @property
+    def selection_factor(self) -> float:
+        """On the learning rate of what selects channels; of a run that was gone on with, the one that it began with."""
+        groups = self.optimiser.param_groups
+        return next(float(group["factor"]) for group in groups if group["kind"] == "selection")
+
+    @property
     def final(self) -> Network:
         """What is evaluated: the moving average, if there is one."""
         return self.ema.net if self.ema is not None else self.net

@@ -47,6 +47,7 @@ def test_masks_are_annealed_watched_and_bound(
     assert not any(name.startswith("ibb") for name in first["loss"])  # before the warm-up's end
     assert second["loss"]["ibb_attention"] > 0
     assert ("ibb" in second["loss"]) == on_embedding
+    assert second["selection_lr"] == pytest.approx({"retrain": 30, "search": 3}[verb])  # a step of 0.03; of `dcs`
     uses: dict[str, Any] = second["selection"]
     assert list(uses) == SITES[verb]
     assert all(0 <= use[key] <= 1 for use in uses.values() for key in ("share", "depending", "perplexity"))

@@ -49,8 +49,7 @@ def test_the_selection_of_channels_has_its_rate_by_the_steps_of_an_epoch() -> No
     net = ReIDNet(backbone("resnet18", 0.125, attention=lambda stage: attention("selective")), image(*SIZE), C)
     optim = OptimConfig(epochs=200, lr=0.01)
     stepper = Stepper(net, Objective(LossConfig(), C, 64), optim, TrainConfig(accumulate=2), 3)
-    (factor,) = (group["factor"] for group in stepper.optimiser.param_groups if group["kind"] == "selection")
-    assert factor == optim.selection_factor(2, True) != optim.selection_factor(3, True)
+    assert stepper.selection_factor == optim.selection_factor(2, True) != optim.selection_factor(3, True)
     assert stepper.reach == optim.reach(2, True)
 
 
