@@ -94,17 +94,17 @@ class OptimConfig:
         way = self._way(steps)
         return max(1.0, min(REACH / way, LARGEST / self.lr)) if way > 0 else 1.0
 
-    def reach(self, steps: int, limited: bool) -> float:
+    def reach(self, steps: int, factor: float) -> float:
         """How far a bias that selects channels gets if every step pushes it the same way: the sum of Adam's rates.
 
         Args:
             steps: of an epoch.
-            limited: as for `selection_factor`.
+            factor: on its learning rate.
 
         Returns:
             Infinity for sgd, whose steps are as large as the gradient.
         """
-        return math.inf if self.optimiser == "sgd" else self.selection_factor(steps, limited) * self._way(steps)
+        return math.inf if self.optimiser == "sgd" else factor * self._way(steps)
 
     def _way(self, steps: int) -> float:
         """The sum of the learning rates of all steps."""

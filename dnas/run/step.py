@@ -21,7 +21,7 @@ from dnas.nn.network import Network, Output
 from dnas.run import distributed
 from dnas.run.finite import Watch
 from dnas.run.moving_average import MovingAverage
-from dnas.run.parameters import limited, set_rate
+from dnas.run.parameters import set_rate
 from dnas.run.schedules import OptimConfig, make_optimiser
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,9 +93,8 @@ class Stepper:
         self.device = next(net.parameters()).device
         if config.amp == "fp16" and self.device.type != "cuda":
             raise UserError(f"train.amp: found fp16 on {self.device.type}, allowed: none, bf16 (fp16 needs cuda)")
-        steps = math.ceil(batches / config.accumulate)
-        self.optimiser = make_optimiser(net, optim, steps)
-        self.reach = optim.reach(steps, limited(net))
+        self.steps = math.ceil(batches / config.accumulate)
+        self.optimiser = make_optimiser(net, optim, self.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.ema = MovingAverage(net, config.ema) if config.ema else None
         self.parallel: DistributedDataParallel | None = None
@@ -113,6 +112,11 @@ class Stepper:
         """On the learning rate of what selects channels; of a run that was gone on with, the one that it began with."""
         groups = self.optimiser.param_groups
         return next(float(group["factor"]) for group in groups if group["kind"] == "selection")
+
+    @property
+    def reach(self) -> float:
+        """How far a bias that selects channels gets in this run at most."""
+        return self.optim.reach(self.steps, self.selection_factor)
 
     @property
     def final(self) -> Network:

@@ -73,18 +73,20 @@ def test_how_far_a_selection_gets(optimiser: str, factor: float | None) -> None:
         bias.grad = torch.ones_like(bias)
         set_rate(made, optim.lr_at(step / 4))
         made.step()
-    assert optim.reach(4, limited(net)) == pytest.approx(float((before - bias.detach()).mean()), rel=0.05)
-    assert OptimConfig(optimiser="sgd").reach(4, True) == math.inf
+    moved = float((before - bias.detach()).mean())
+    assert optim.reach(4, optim.selection_factor(4, True)) == pytest.approx(moved, rel=0.05)
+    assert OptimConfig(optimiser="sgd").reach(4, 3.0) == math.inf
 
 
 def test_the_factor_of_a_selection_by_the_training() -> None:
     """As far over a training whatever its length and rate; no step too large, none smaller than other weights'."""
     long = OptimConfig(lr=1e-3, epochs=60)
-    assert long.reach(10, True) == pytest.approx(REACH) == long.reach(20, True)
+    for steps in (10, 20):
+        assert long.reach(steps, long.selection_factor(steps, True)) == pytest.approx(REACH)
     assert long.selection_factor(10, True) == pytest.approx(2 * long.selection_factor(20, True))
     for gentle in (OptimConfig(lr=1e-4, epochs=2), OptimConfig(lr=1e-5, epochs=10)):
         assert gentle.selection_factor(10, True) * gentle.lr == pytest.approx(LARGEST)
-        assert gentle.reach(10, True) < REACH
+        assert gentle.reach(10, gentle.selection_factor(10, True)) < REACH
     assert long.selection_factor(10_000, True) == 1 == OptimConfig(lr=0).selection_factor(10, True)
     assert OptimConfig(optimiser="sgd").selection_factor(10, True) == FIXED == long.selection_factor(10, False)
     assert {OptimConfig(selection_lr=7).selection_factor(10, within) for within in (True, False)} == {7}

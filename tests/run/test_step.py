@@ -50,7 +50,10 @@ def test_the_selection_of_channels_has_its_rate_by_the_steps_of_an_epoch() -> No
     optim = OptimConfig(epochs=200, lr=0.01)
     stepper = Stepper(net, Objective(LossConfig(), C, 64), optim, TrainConfig(accumulate=2), 3)
     assert stepper.selection_factor == optim.selection_factor(2, True) != optim.selection_factor(3, True)
-    assert stepper.reach == optim.reach(2, True)
+    assert stepper.reach == optim.reach(2, stepper.selection_factor)
+    for group in stepper.optimiser.param_groups:  # as of a run that began with another one
+        group["factor"] = 3.0
+    assert stepper.reach == optim.reach(2, 3.0)
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
