@@ -5,7 +5,7 @@
 ResNet-18 x0.25 with the cell after each stage, synthetic pedestrians of 64x32 pixels, batches of 64, a fifth of the
 identities held out. Keys; of several sites the smallest value:
 
-    theta_signal         cosine of what theta moved by in 100 steps (on the same images) on two disjoint halves of the
+    theta_signal         cosine of what theta moved by in 100 steps (of the same tokens) on two disjoint halves of the
                          identities, less the mean of their cosines with runs on shuffled labels
     theta_decay          cosine of what theta moved by with weight decay and without
     gradient_over_old    |dL/dtheta|, mean of steps 1 to 20, over that of the cell `dcs` with the same seed and batches
@@ -17,8 +17,9 @@ identities held out. Keys; of several sites the smallest value:
 What theta moves by is taken from a network that has seen all the labels for 150 steps, the same one for all runs: of a
 random network no feature tells anybody apart, and whatever moves theta then is not the labels. Each half goes on with
 its own rows of the classifier (with all of them, the missing identities' logits fall, in opposite directions on the two
-halves), and what theta moves by is the mean of three runs, with batches, augmentation and the masks' noise drawn anew.
-With many identities, for those of a half have to stand for all of them.
+halves), and what theta moves by is the mean of eight runs, with batches, augmentation and the masks' noise drawn anew:
+most of what a single run moves by is noise. With many identities, for those of a half have to stand for all of them.
+Theta is that of the tokens at the start: the tokens themselves go on moving, alike whatever the labels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from timing import interleaved, interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.data.augment import Augmenter, InputConfig, draw
@@ -58,7 +59,7 @@ from dnas.space.spec import image
 
 HEIGHT, WIDTH = 64, 32
 EPOCHS = 30
-EARLY, START, MOVED, REPEATS = 20, 150, 100, 3
+EARLY, START, MOVED, REPEATS = 20, 150, 100, 8
 """Steps whose gradients are compared; before theta's way is watched, and on it; how many ways make a mean."""
 CPU = torch.device("cpu")
 
@@ -179,19 +180,20 @@ def gradients_of_theta(net: ReIDNet) -> Iterator[list[float]]:
     found += [float(theta.grad.abs().mean()) for theta in kept if theta.grad is not None]
 
 
-def theta_of(net: ReIDNet, images: Images) -> list[Tensor]:
-    """Theta of every site on the same images."""
-    found: list[list[Tensor]] = [[] for _ in selecting(net)]
-    with thetas(net, lambda number, theta: found[number].append(theta.flatten())):
-        embed(net, images)
-    return [torch.cat(parts) for parts in found]
+def tokens_of(net: ReIDNet, images: Images) -> list[Tensor]:
+    """What every selection is given."""
+    found: dict[nn.Module, list[Tensor]] = {site: [] for site in selecting(net)}
+    hooks = [site.register_forward_pre_hook(lambda site, given: found[site].append(given[0])) for site in found]
+    embed(net, images)
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat(parts) for parts in found.values()]
 
 
-def moved(start: Training, lesson: Lesson, seed: int, images: Images) -> list[Tensor]:
-    """What theta of every site moves by, on these images, when `start` goes on with a lesson."""
-    before = theta_of(start.net, images)
-    after = theta_of(start.turned(lesson, seed).run(MOVED).net, images)
-    return [b - a for a, b in zip(before, after, strict=True)]
+@torch.no_grad()
+def theta_of(net: ReIDNet, tokens: Sequence[Tensor]) -> list[Tensor]:
+    """Theta of every site, of these tokens."""
+    return [site.theta(x_BNC).flatten() for site, x_BNC in zip(selecting(net), tokens, strict=True)]
 
 
 def cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
@@ -201,12 +203,15 @@ def cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[float]:
 def signal(cell: str, whole: Lesson, seed: int) -> dict[str, list[float]]:
     """theta_signal, what it is the difference of, and theta_decay of every site."""
     train = whole.images
-    seen, start = spaced(train, 32), Training(cell, whole, seed).run(START)
+    start = Training(cell, whole, seed).run(START)
+    tokens = tokens_of(start.net, spaced(train, 32))
+    before = theta_of(start.net, tokens)
 
     def way(number: int, lessons: Sequence[Lesson]) -> list[Tensor]:
+        """What theta of every site moves by, in the mean over lessons."""
         seeds = (100 * seed + 10 * number + repeat for repeat in range(1, len(lessons) + 1))
-        ways = [moved(start, lesson, s, seen) for lesson, s in zip(lessons, seeds, strict=True)]
-        return [torch.stack(parts).mean(0) for parts in zip(*ways, strict=True)]
+        ends = [theta_of(start.turned(one, s).run(MOVED).net, tokens) for one, s in zip(lessons, seeds, strict=True)]
+        return [torch.stack(parts).mean(0) - own for own, *parts in zip(before, *ends, strict=True)]
 
     first, second = (way(k, [replace(whole, images=train.subset(train.labels % 2 == k))] * REPEATS) for k in (0, 1))
     shuffled = way(2, [replace(whole, shuffled=repeat) for repeat in range(REPEATS)])
