@@ -49,8 +49,8 @@ class Health:
     """What a search's state says about itself.
 
     Args:
-        idle: decisions of the derived network that took skip or zero.
-        idle_of: decisions that are part of the derived network and could have.
+        idle: decisions of the derived network that took skip or zero, or that zeros have cut off.
+        idle_of: decisions that are part of the derived network, or would be but for zeros, and could have.
         idle_chance: how many of them uniform choices would take skip or zero, on average.
         idle_likely: how many of them draws take skip or zero, on average.
         undecided: decisions with an entropy close to the uniform choice's, but for `equal` ones.
@@ -93,18 +93,33 @@ class Idle:
         return self.could >= FEW and self.likely > max(self.could / 2, self.chance + 2 * spread)
 
 
+def _awake(decision: Decision) -> int:
+    """The first option that is neither skip nor zero; of a decision between these, the first."""
+    return next((k for k in range(len(decision.options)) if k not in decision.idle), 0)
+
+
 def idle(
     spec: Spec, x: Shape, decisions: Mapping[str, Decision], choices: Choices, probabilities: Mapping[str, Tensor]
 ) -> Idle:
-    """How much of a network is skip and zero; decisions that are no part of it do not count."""
+    """How much of a network is skip and zero.
+
+    What zeros have cut off counts as zero, as likely as the least likely of those that the network took; decisions that
+    would be no part of it anyway do not count.
+    """
+    leaves = tuple(spec.leaves(x))
     index = {key: decision.index(choices[key]) for key, decision in decisions.items()}
-    used = in_use(spec.leaves(x), index)
-    could = [decision for key, decision in decisions.items() if key in used and decision.idle]
+    took = {key for key, decision in decisions.items() if index[key] in decision.idle}
+    awake = {key: _awake(decisions[key]) for key in took}
+    used = in_use(leaves, index)
+    could = {key: decisions[key] for key in in_use(leaves, {**index, **awake}) | used if decisions[key].idle}
+    likely = {key: float(probabilities[key][list(own.idle)].sum()) for key, own in could.items() if key in used}
+    cut = len(could) - len(likely)
+    least = min((likely[key] for key in took & likely.keys()), default=0.0)
     return Idle(
-        sum(index[decision.key] in decision.idle for decision in could),
+        len(took & likely.keys()) + cut,
         len(could),
-        sum(len(decision.idle) / len(decision.options) for decision in could),
-        sum(float(probabilities[decision.key][list(decision.idle)].sum()) for decision in could),
+        sum(len(own.idle) / len(own.options) for own in could.values()),
+        sum(likely.values()) + cut * least,
     )
 
 
@@ -136,7 +151,7 @@ def examine(
     warnings = []
     if idleness.collapsed:
         warnings.append(
-            f"collapse: {idleness.likely:.1f} of {idleness.could} choices take skip or zero in a draw"
+            f"collapse: {idleness.likely:.1f} of {idleness.could} choices take skip or zero in a draw, or are cut off"
             f" ({idleness.chance:.1f} by chance); let the logits begin later, or try arch.idle_dropout 0.5"
         )
     if last:

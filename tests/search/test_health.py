@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dnas.nn.chain import Skip
 from dnas.search.estimators.score import leave_one_out
-from dnas.search.health import Health, Moves, examine, idle
+from dnas.search.health import Health, Idle, Moves, examine, idle
 from dnas.search.relaxation import Relaxation
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.cost import Cost, conv
@@ -14,6 +14,7 @@ from dnas.space.holes import Channels, Shape
 from dnas.space.spec import Choices, Decision, OneOf, Spec, decisions, fill
 from search_spaces import SPACES
 from search_spaces.cells_reid import cell, cells_reid
+from search_spaces.nas_bench_201 import edge_key
 from tests.estimators import estimator
 from tests.spaces import ALL, random_choices
 
@@ -129,7 +130,6 @@ def test_a_collapse_is_one_of_probabilities() -> None:
     def collapsed(probabilities: list[float]) -> bool:
         rows = {key: torch.tensor(probabilities) for key in known}
         choices = {key: decision.options[rows[key].argmax()] for key, decision in known.items()}
-        choices |= {key: "skip_connect" for key, choice in choices.items() if choice == "none"}  # all stay in use
         health = examine(
             space.spec, space.input, known, choices, rows, dict.fromkeys(known, 1), (1, 1), (1, 5), last=False
         )
@@ -140,6 +140,25 @@ def test_a_collapse_is_one_of_probabilities() -> None:
     assert collapsed([0.5, 0.45, 0.03, 0.01, 0.01])
     assert collapsed([0.01, 0.96, 0.01, 0.01, 0.01])
     assert not collapsed([0.01, 0.01, 0.01, 0.96, 0.01])
+
+
+def test_what_zeros_cut_off_is_collapsed() -> None:
+    """The cell that `sampled` finds: a convolution from the input to the output, and `none` to it from the two nodes
+    between: what leads to these is no part of the network. It is so
+    as likely as they are.
+    """
+    space = SPACES["nas_bench_201_small"]
+    known = decisions(space.spec)
+    choices = dict.fromkeys(known, "nor_conv_3x3") | {edge_key(1, 3): "none", edge_key(2, 3): "none"}
+
+    def found(none: float) -> Idle:
+        zero = torch.tensor([none, *[(1 - none) / 4] * 4])
+        rows = {key: zero if choice == "none" else torch.tensor([0, 0, 0, 1, 0.0]) for key, choice in choices.items()}
+        return idle(space.spec, space.input, known, choices, rows)
+
+    assert (found(0.99).took, found(0.99).could) == (5, 6)
+    assert found(0.99).collapsed
+    assert found(0.4).likely == pytest.approx(5 * (0.4 + 0.15))  # with the skip
 
 
 @pytest.mark.parametrize("space", ALL[:2], ids=lambda s: s.name)
