@@ -17,8 +17,8 @@ identities held out. Keys; of several sites the smallest value:
 What theta moves by is taken from a network that has seen all the labels for 150 steps, the same one for all runs: of a
 random network no feature tells anybody apart, and whatever moves theta then is not the labels. Each half goes on with
 its own rows of the classifier (with all of them, the missing identities' logits fall, in opposite directions on the two
-halves), and what theta moves by is the mean of eight runs, with batches, augmentation and the masks' noise drawn anew:
-most of what a single run moves by is noise. With many identities, for those of a half have to stand for all of them.
+halves), and what theta moves by is the mean of sixteen runs, with batches, augmentation and masks drawn anew: most of
+what a single run moves by is noise. With many identities, for those of a half have to stand for all of them.
 Theta is that of the tokens at the start: the tokens themselves go on moving, alike whatever the labels.
 """
 
@@ -59,7 +59,7 @@ from dnas.space.spec import image
 
 HEIGHT, WIDTH = 64, 32
 EPOCHS = 30
-EARLY, START, MOVED, REPEATS = 20, 150, 100, 8
+EARLY, START, MOVED, REPEATS = 20, 150, 100, 16
 """Steps whose gradients are compared; before theta's way is watched, and on it; how many ways make a mean."""
 CPU = torch.device("cpu")
 
@@ -209,7 +209,7 @@ def signal(cell: str, whole: Lesson, seed: int) -> dict[str, list[float]]:
 
     def way(number: int, lessons: Sequence[Lesson]) -> list[Tensor]:
         """What theta of every site moves by, in the mean over lessons."""
-        seeds = (100 * seed + 10 * number + repeat for repeat in range(1, len(lessons) + 1))
+        seeds = (1000 * seed + 100 * number + repeat for repeat in range(1, len(lessons) + 1))
         ends = [theta_of(start.turned(one, s).run(MOVED).net, tokens) for one, s in zip(lessons, seeds, strict=True)]
         return [torch.stack(parts).mean(0) - own for own, *parts in zip(before, *ends, strict=True)]
 
