@@ -18,8 +18,9 @@ What theta moves by is taken from a network that has seen all the labels for 150
 random network no feature tells anybody apart, and whatever moves theta then is not the labels. Each half goes on with
 its own rows of the classifier (with all of them, the missing identities' logits fall, in opposite directions on the two
 halves), and what theta moves by is the mean of sixteen runs, with batches, augmentation and masks drawn anew: most of
-what a single run moves by is noise. With many identities, for those of a half have to stand for all of them.
-Theta is that of the tokens at the start: the tokens themselves go on moving, alike whatever the labels.
+what a single run moves by is noise (they take half an hour of one core). With many identities, for those of a half
+have to stand for all of them. Theta is that of the tokens at the start: the tokens themselves go on moving, alike
+whatever the labels.
 """
 
 from __future__ import annotations
