@@ -103,8 +103,8 @@ def idle(
 ) -> Idle:
     """How much of a network is skip and zero.
 
-    What zeros have cut off counts as zero, as likely as the least likely of those that the network took; decisions that
-    would be no part of it anyway do not count.
+    What zeros have cut off (and what is inside an operation that a skip stands for) counts as zero, as likely as the
+    least likely of those that the network took; decisions that would be no part of it anyway do not count.
     """
     leaves = tuple(spec.leaves(x))
     index = {key: decision.index(choices[key]) for key, decision in decisions.items()}
@@ -152,7 +152,8 @@ def examine(
     if idleness.collapsed:
         warnings.append(
             f"collapse: {idleness.likely:.1f} of {idleness.could} choices take skip or zero in a draw, or are cut off"
-            f" ({idleness.chance:.1f} by chance); let the logits begin later, or try arch.idle_dropout 0.5"
+            f" ({idleness.chance:.1f} by chance); let the logits begin later (arch.weights_only) or raise"
+            " arch.idle_dropout"
         )
     if last:
         if len(undecided) >= len(decisions) / 2:

@@ -144,8 +144,7 @@ def test_a_collapse_is_one_of_probabilities() -> None:
 
 def test_what_zeros_cut_off_is_collapsed() -> None:
     """The cell that `sampled` finds: a convolution from the input to the output, and `none` to it from the two nodes
-    between: what leads to these is no part of the network. It is so
-    as likely as they are.
+    between: what leads to these is no part of the network, as likely as these are.
     """
     space = SPACES["nas_bench_201_small"]
     known = decisions(space.spec)

@@ -145,39 +145,27 @@ def selecting(net: ReIDNet) -> list[ChannelSelection]:
 
 
 @contextmanager
-def thetas(net: ReIDNet, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Shows theta of every selection to `keep`, with the site's number."""
-
-    def shown(number: int, theta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def found(x_BNC: Tensor) -> Tensor:
-            theta_BNC = theta(x_BNC)
-            keep(number, theta_BNC)
-            return theta_BNC
-
-        return found
-
-    sites = selecting(net)
-    for number, site in enumerate(sites):
-        site.theta = shown(number, site.theta)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for site in sites:
-            del site.theta
-
-
-@contextmanager
 def gradients_of_theta(net: ReIDNet) -> Iterator[list[float]]:
     """Filled at the end with the mean |dL/dtheta| of every site."""
     kept: list[Tensor] = []
     found: list[float] = []
 
-    def keep(number: int, theta: Tensor) -> None:
-        theta.retain_grad()
-        kept.append(theta)
+    def watched(theta: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def keep(x_BNC: Tensor) -> Tensor:
+            kept.append(theta(x_BNC))
+            kept[-1].retain_grad()
+            return kept[-1]
 
-    with thetas(net, keep):
+        return keep
+
+    sites = selecting(net)
+    for site in sites:
+        site.theta = watched(site.theta)  # type: ignore[assignment]
+    try:
         yield found
+    finally:
+        for site in sites:
+            del site.theta
     found += [float(theta.grad.abs().mean()) for theta in kept if theta.grad is not None]
 
 
