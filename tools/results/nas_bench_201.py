@@ -79,6 +79,7 @@ SEARCHES = {
     "between": BETWEEN,
     "between, samples trained": [*BETWEEN, "--arch.samples", "8", *TRAINED],
     "between, prior": PRIOR,
+    "prior alone": [*PRIOR, "--optim.epochs", "1", "--arch.weights_only", "0.99"],
     "between, prior, neighbours": [*PRIOR, "--arch.samples", "16", "--arch.samples_from", "neighbours", *TRAINED],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
