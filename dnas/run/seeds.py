@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-PURPOSES = ("init", "augment", "noise", "draw", "recalibrate", "derive", "cluster", "beginning", "prior")
+PURPOSES = ("init", "augment", "noise", "draw", "recalibrate", "derive", "cluster", "beginning", "prior", "even")
 
 
 def derive(seed: int, purpose: str, *position: int) -> int:

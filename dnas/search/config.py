@@ -21,6 +21,8 @@ EXAMPLES = {"macs": "300M", "params": "2.5M", "latency": "8ms"}
 
 LEAST = 5
 """Fewer random networks say nothing about the found one."""
+LEAST_EXPLAINED = 20
+"""Fewer random networks say nothing of the options."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ class ArchConfig:
         samples: different networks within the budget to draw at the end and compare on what is held out, beside the
             one of largest summed logits (0: take that one).
         samples_from: where they are drawn: by the `logits`, or `neighbours` of the best one so far, which differ from
-            it in one choice (local search, arXiv 2005.02960): for what logits are sure of and wrong about.
+            it in one choice (local search, arXiv 2005.02960): for what logits are sure of and wrong about; or
+            `uniform`: evenly, of 93 to 100 % of the budget. Then it is not the best of them that is taken, but the
+            network whose options add most to what is held out (and to the score of `prior`), at least 20 samples.
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them
             (0: with inherited weights, which tell good ones less well apart).
     """
@@ -137,7 +141,7 @@ class ArchConfig:
     prior: Literal["naswot"] | None = None
     prior_weight: float = 3.0
     samples: int = 0
-    samples_from: Literal["logits", "neighbours"] = "logits"
+    samples_from: Literal["logits", "neighbours", "uniform"] = "logits"
     samples_epochs: int = 0
 
     def __post_init__(self) -> None:
@@ -148,6 +152,10 @@ class ArchConfig:
             if not self.samples and getattr(self, name) != without:
                 found = f"arch.{name}: found {getattr(self, name)}"
                 raise UserError(f"{found}, allowed without arch.samples: {without}")
+        if self.samples_from == "uniform" and self.samples < LEAST_EXPLAINED:
+            raise UserError(
+                f"arch.samples: found {self.samples}, allowed with arch.samples_from uniform: {LEAST_EXPLAINED} or more"
+            )
         check_range(self, "arch.", 0, 0.99, "idle_dropout", *([] if self.weights_only is None else ["weights_only"]))
 
 

@@ -23,13 +23,11 @@ from dnas.search.alone import short_training
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import LEAST, SearchConfig
-from dnas.search.random_networks import random_networks
+from dnas.search.random_networks import cost_window, random_networks
 from dnas.space.spec import Choices, Space, decisions, fill
 from dnas.task.task import Task
 
 FIDELITY = "fidelity.json"
-WINDOW = 0.07
-"""Random networks cost as much as the found one, or less by this share at most."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +162,8 @@ def draw_peers(judge: Judge, found: Choices, number: int) -> list[Choices]:
     Raises:
         TooRareError: they are too rare.
     """
-    cost, limit = judge.cost(found), judge.budget.config.limit
-    window = (0.0, float("inf")) if limit is None else ((1 - WINDOW) * cost, cost)
-    return random_networks(decisions(judge.space.spec), number, judge.config.seed, judge.budget.count, window)
+    costs = cost_window(None if judge.budget.config.limit is None else judge.cost(found))
+    return random_networks(decisions(judge.space.spec), number, judge.config.seed, judge.budget.count, costs)
 
 
 def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, say: Callable[[str], None]) -> Fidelity:

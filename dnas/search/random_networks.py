@@ -11,6 +11,8 @@ from dnas.errors import UserError
 from dnas.space.cost import Count
 from dnas.space.spec import Choices, Decision
 
+WINDOW = 0.07
+"""Random networks of a cost cost as much, or less by this share at most."""
 TRIES = 20_000
 """Networks that are drawn before those of a cost are called rare."""
 SETTLE, SWEEPS, IDLE = 100, 4, 500
@@ -26,6 +28,11 @@ Index = dict[str, int]
 
 class TooRareError(UserError):
     """There are hardly any networks of a cost."""
+
+
+def cost_window(cost: float | None) -> tuple[float, float]:
+    """Of networks that cost so much; of any cost."""
+    return (0.0, math.inf) if cost is None else ((1 - WINDOW) * cost, cost)
 
 
 def random_networks(

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
+from dnas.run.files import void
 from dnas.run.progress import console
 from dnas.search.alone import short_training
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
+from dnas.search.effects import main_effects
 from dnas.search.equal import rivals
 from dnas.search.estimators.estimator import Estimator
 from dnas.search.health import Health, Moves, examine, undecided_of
+from dnas.search.prior import believed
+from dnas.search.random_networks import cost_window, random_networks
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.space.genotype import Genotype
 from dnas.space.spec import Choices, Space, fill, in_use
@@ -37,13 +42,18 @@ class Verdict:
         self.leaves = tuple(space.spec.leaves(space.input))
         self.moves = Moves(relaxation.decisions).to(relaxation.logits_HK.device)
         self.choices: Choices = budget.derive(relaxation)  # refuses an impossible budget before anything is read
+        self.even: list[Choices] = []
+        if config.arch.samples_from == "uniform":  # refused where they are too rare, as early
+            own, costs = seeds.derive(config.seed, "even"), cost_window(budget.config.limit)
+            self.even = random_networks(relaxation.decisions, config.arch.samples, own, budget.count, costs)
 
     def judge(self, metrics: dict[str, Any], task: Task, supernet: Network, children: Children, last: bool) -> Health:
         """Derive the network of this epoch and, if it is time, look at it on what is held out; adds to the metrics."""
         config, epoch = self.config, metrics["epoch"]
         self.choices = self.budget.derive(self.relaxation)
         if last and config.arch.samples:
-            metrics["sampled"] = self._best_of_samples(task, children)
+            explained = config.arch.samples_from == "uniform"
+            metrics["sampled"] = (self._explained if explained else self._best_of_samples)(task, children)
         if last or (config.eval_every and (epoch + 1) % config.eval_every == 0):
             metrics |= task.look(children.recalibrated(self.choices))
             metrics["held_out_supernet"] = self.of_supernet(task, supernet)
@@ -80,6 +90,25 @@ class Verdict:
             if len(new) < count:
                 break
         return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
+
+    def _explained(self, task: Task, children: Children) -> list[dict[str, Any]]:
+        """Take the network whose options add most to the verdicts on random ones, and to the prior's score."""
+        networks, known = self.even, self.relaxation.decisions
+        scores = self._scores(networks, task, children)
+        effects = main_effects(known, networks, scores)
+        say = console.print if distributed.rank() == 0 else void
+        of = f"{task.metric} of {len(networks)} random networks"
+        if effects.explained > 0:
+            say(f"search: options explain {effects.explained:.0%} of the held-out {of}, where these were left out")
+            total = {key: np.array(own) for key, own in effects.of.items()}
+            if self.config.arch.prior is not None:
+                with distributed.apart():
+                    before = believed(self.space, task, self.budget, self.config.seed).of
+                total = {key: own + before[key] for key, own in total.items()}
+            self.choices = self.budget.derive(self.relaxation, {key: own.tolist() for key, own in total.items()})
+        else:
+            say(f"search: warning: options explain nothing of the held-out {of}: the logits derive the network")
+        return [{"choices": one, task.metric: score} for one, score in zip(networks, scores, strict=True)]
 
     def _scores(self, networks: Sequence[Choices], task: Task, children: Children) -> list[float]:
         """Of networks on what is held out, every rank its part of them."""

@@ -13,12 +13,13 @@ from dnas.run.schedules import OptimConfig
 from dnas.search.alone import short_training
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.derive import smallest
+from dnas.search.effects import Effects, main_effects
 from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
 from dnas.search.search import Search, opened
 from dnas.search.standing import Standing
 from dnas.space.genotype import read_genotype
-from dnas.space.spec import Space, decisions, fill, in_use
+from dnas.space.spec import Choices, Space, decisions, fill, in_use
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"].resized(32, 16)
@@ -114,6 +115,92 @@ def test_neighbours_climb(pedestrians: Path, monkeypatch: pytest.MonkeyPatch, sp
     elif limit is not None:
         costs = [count.at({key: d.index(one["choices"][key]) for key, d in known.items()}) for one in sampled]
         assert max(costs) <= 8e5
+
+
+def evenly(data: Path, limit: str | None = None, **arch: object) -> Search:
+    """A search that ends with sixty even samples; its logits are sure of the first options."""
+    config = SearchConfig(
+        str(data), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2),
+        arch=ArchConfig(samples=60, samples_from="uniform", **arch), budget=BudgetConfig(macs=limit),  # type: ignore[arg-type]
+    )  # fmt: skip
+    state = Search(config, SPACE)
+    with torch.no_grad():
+        state.relaxation.logits_HK.zero_()[:, 0] = 5.0
+    state.verdict.choices = state.budget.derive(state.relaxation)
+    return state
+
+
+def worth(one: Choices, last: bool = True) -> float:
+    """How many choices took the last option (the first)."""
+    return sum(one[key] == own.options[-1 if last else 0] for key, own in decisions(SPACE.spec).items())
+
+
+@pytest.mark.parametrize("limit", [None, "0.8M"])
+def test_even_samples_explain_the_best_network(
+    pedestrians: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None
+) -> None:
+    """Better than any of them by what options add, whatever the logits are sure of; within the budget."""
+    verdict = (state := evenly(pedestrians, limit)).verdict
+    monkeypatch.setattr(verdict, "_score", lambda one, *_: worth(one))
+    sampled = verdict._explained(state.task, state.children)
+    known, count = decisions(state.space.spec), state.budget.count
+    costs = [count.at({key: d.index(one["choices"][key]) for key, d in known.items()}) for one in sampled]
+    assert len({json.dumps(one["choices"]) for one in sampled}) == len(sampled) == 60
+    own = count.at({key: d.index(verdict.choices[key]) for key, d in known.items()})
+    if limit is None:
+        assert worth(verdict.choices) == len(known)
+        assert max(one["mAP"] for one in sampled) < len(known)
+    else:
+        assert max(own, *costs) <= 8e5
+        assert min(costs) >= 0.93 * 8e5
+        assert worth(verdict.choices) >= max(one["mAP"] for one in sampled)
+
+
+def test_the_prior_has_a_say_in_what_even_samples_explain(pedestrians: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = (state := evenly(pedestrians, prior="naswot")).verdict
+    monkeypatch.setattr(verdict, "_score", lambda one, *_: worth(one))
+    known = decisions(SPACE.spec)
+    first = Effects({key: [9.0] + [0.0] * (len(own.options) - 1) for key, own in known.items()}, 1.0)
+    monkeypatch.setattr("dnas.search.verdict.believed", lambda *_: first)
+    verdict._explained(state.task, state.children)
+    assert worth(verdict.choices, last=False) == len(known)
+
+
+def test_where_even_samples_explain_nothing_the_logits_derive(
+    pedestrians: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = (state := evenly(pedestrians)).verdict
+    monkeypatch.setattr(verdict, "_score", lambda *_: 0.5)
+    verdict._explained(state.task, state.children)
+    assert worth(verdict.choices, last=False) == len(decisions(SPACE.spec))
+    assert "warning: options explain nothing of the held-out mAP" in " ".join(capsys.readouterr().out.split())
+
+
+def test_too_few_even_samples_are_refused_at_once(pedestrians: Path) -> None:
+    with pytest.raises(UserError, match=r"arch\.samples: found 8, allowed with arch\.samples_from uniform: 20 or more"):
+        ArchConfig(samples=8, samples_from="uniform")
+    with pytest.raises(UserError, match=r"networks: found .* different ones among 20,000 random ones"):
+        evenly(pedestrians, "0.578M")
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_even_samples(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--device", "cpu", "--holdout", "0.4"]
+    words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
+    words += ["--optim.epochs", "2", "--arch.samples", "20", "--arch.samples_from", "uniform"]
+    assert main(["search", *words]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    state, folder = opened(tmp_path / "run", lambda name: SPACES[name])
+    sampled = folder.rows()[-1]["sampled"]
+    networks = [one["choices"] for one in sampled]
+    assert networks == [dict(one) for one in state.verdict.even]
+    for one in sampled[:3]:
+        assert state.children.score(one["choices"], state.task) == one["mAP"]
+    found = main_effects(state.relaxation.decisions, networks, [one["mAP"] for one in sampled])
+    wanted = state.budget.derive(state.relaxation, dict(found.of) if found.explained > 0 else None)
+    assert read_genotype(folder.genotype_file).choices == wanted
+    share = "nothing" if found.explained <= 0 else f"{found.explained:.0%}"
+    assert f"options explain {share} of the held-out mAP" in said
 
 
 def test_one_training_has_its_noise_too() -> None:

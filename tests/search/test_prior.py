@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnas.cli import main
+from dnas.data.augment import InputConfig
 from dnas.errors import UserError
+from dnas.run.schedules import OptimConfig
 from dnas.search.budget import Budget
-from dnas.search.config import BudgetConfig
-from dnas.search.prior import NETWORKS, RIDGES, Effects, _ridge, believed, drawn, main_effects
+from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
+from dnas.search.effects import RIDGES, Effects, _ridge, main_effects
+from dnas.search.prior import NETWORKS, believed, drawn
 from dnas.search.relaxation import Relaxation
 from dnas.search.search import Search
 from dnas.search.zero_cost import naswot
@@ -106,9 +109,22 @@ def test_the_share_that_is_explained_is_that_of_what_was_left_out() -> None:
     assert _ridge(x_NP, y_N)[1] == pytest.approx(max(by_hand), abs=0.01)  # a row of 30 moves the means a little
 
 
-def test_scores_that_are_all_the_same_are_refused() -> None:
+def test_scores_that_are_all_the_same_explain_nothing() -> None:
+    nothing = main_effects(KNOWN, random_choices(50), [-math.inf] * 50)
+    assert nothing.explained == 0
+    assert not any(effect for own in nothing.of.values() for effect in own)
+
+
+def test_a_score_that_tells_nothing_apart_is_no_prior(pedestrians: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SearchConfig(
+        str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2),
+        input=InputConfig(32, 16), arch=ArchConfig(prior="naswot"),
+    )  # fmt: skip
+    state = Search(config, SPACES["tiny_reid"])
+    monkeypatch.setattr("dnas.search.prior.naswot", lambda *_: -math.inf)
+    monkeypatch.setattr("dnas.search.prior.NETWORKS", FEWER)
     with pytest.raises(UserError, match=r"arch.prior: .* all here score the same"):
-        main_effects(KNOWN, random_choices(50), [-math.inf] * 50)
+        believed(state.space, state.task, state.budget, 0)
 
 
 def test_networks_that_let_nothing_through_are_the_worst() -> None:
