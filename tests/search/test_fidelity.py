@@ -118,21 +118,21 @@ def test_neighbours_climb(pedestrians: Path, monkeypatch: pytest.MonkeyPatch, sp
 
 
 def evenly(data: Path, limit: str | None = None, **arch: object) -> Search:
-    """A search that ends with sixty even samples; its logits are sure of the first options."""
+    """A search that ends with sixty even samples; its logits are sure of the second options."""
     config = SearchConfig(
         str(data), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2),
         arch=ArchConfig(samples=60, samples_from="uniform", **arch), budget=BudgetConfig(macs=limit),  # type: ignore[arg-type]
     )  # fmt: skip
     state = Search(config, SPACE)
     with torch.no_grad():
-        state.relaxation.logits_HK.zero_()[:, 0] = 5.0
+        state.relaxation.logits_HK.zero_()[:, 1] = 5.0
     state.verdict.choices = state.budget.derive(state.relaxation)
     return state
 
 
-def worth(one: Choices, last: bool = True) -> float:
-    """How many choices took the last option (the first)."""
-    return sum(one[key] == own.options[-1 if last else 0] for key, own in decisions(SPACE.spec).items())
+def worth(one: Choices, option: int = -1) -> float:
+    """How many choices took the last option, or another."""
+    return sum(one[key] == own.options[option] for key, own in decisions(SPACE.spec).items())
 
 
 @pytest.mark.parametrize("limit", [None, "0.8M"])
@@ -163,7 +163,7 @@ def test_the_prior_has_a_say_in_what_even_samples_explain(pedestrians: Path, mon
     first = Effects({key: [9.0] + [0.0] * (len(own.options) - 1) for key, own in known.items()}, 1.0)
     monkeypatch.setattr("dnas.search.verdict.believed", lambda *_: first)
     verdict._explained(state.task, state.children)
-    assert worth(verdict.choices, last=False) == len(known)
+    assert worth(verdict.choices, 0) == len(known)
 
 
 def test_where_even_samples_explain_nothing_the_logits_derive(
@@ -172,7 +172,7 @@ def test_where_even_samples_explain_nothing_the_logits_derive(
     verdict = (state := evenly(pedestrians)).verdict
     monkeypatch.setattr(verdict, "_score", lambda *_: 0.5)
     verdict._explained(state.task, state.children)
-    assert worth(verdict.choices, last=False) == len(decisions(SPACE.spec))
+    assert worth(verdict.choices, 1) == len(decisions(SPACE.spec))
     assert "warning: options explain nothing of the held-out mAP" in " ".join(capsys.readouterr().out.split())
 
 
