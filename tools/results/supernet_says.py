@@ -7,8 +7,9 @@ there, the Spearman correlations of the random networks' mAP (query and gallery,
 
     logits    the sum of the logits of their options
     loss      the training loss with the supernet's weights, over the same batches
+    to loss   what their options add to that on other random networks of the budget
     held out  the held-out metric with the supernet's weights
-    options   what their options add to that metric on other random networks of the budget (arch.samples_from uniform)
+    options   what their options add to that metric on those other networks (arch.samples_from uniform)
     prior     what their options add to NASWOT (arch.prior naswot)
     both      the last two together
 
@@ -53,13 +54,18 @@ def verdicts(folder: Path, networks: Sequence[Choices]) -> dict[str, np.ndarray]
     def loss(output: object, target: object) -> Tensor:
         return torch.stack(list(task.objective(output, target, 0.0, follow=False).values())).sum()
 
-    of_loss = losses(networks, state.relaxation, state.net, loss, task.batches("logits", 0, 0, BATCHES))
+    def less_loss(of: Sequence[Choices]) -> list[float]:
+        batches = task.batches("logits", 0, 0, BATCHES)
+        found: list[float] = losses(of, state.relaxation, state.net, loss, batches).neg().tolist()
+        return found
+
     others = random_networks(known, OTHERS, 1, budget.count, cost_window(budget.config.limit))
     options = sums(main_effects(known, others, [state.children.score(net, task) for net in others]).of)
     prior = sums(believed(state.space, task, budget, state.config.seed).of)
     return {
         "logits": sums(state.relaxation.logits()),
-        "loss": -np.array(of_loss.tolist()),
+        "loss": np.array(less_loss(networks)),
+        "to loss": sums(main_effects(known, others, less_loss(others)).of),
         "held out": np.array([state.children.score(net, task) for net in networks]),
         "options": options,
         "prior": prior,
@@ -87,7 +93,7 @@ def main() -> None:
         table.add_row(folder.name, *(f"{spearmanr(values, trained)[0]:.2f}" for values in said.values()))
     means = [spearmanr(np.mean(values, 0), trained) for values in found.values()]
     table.add_row("their mean", *(f"{value:.2f} (p {p:.2f})" for value, p in means))
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
