@@ -146,16 +146,15 @@ class Search(Loop):
             return 1 - (epoch - begun) / max(epochs - 1 - begun, 1)
         return float(draws == "uniform")
 
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """The sum of the terms, of what the supernet puts out; no statistics follow it."""
+        return torch.stack(list(self.task.objective(output, target, 0.0, follow=False).values())).sum()
+
     def _judge_beginning(self, epoch: int) -> None:
         """Ask whether the supernet's verdict on random networks keeps to what it was."""
-        seed, objective = self.config.seed, self.task.objective
-        torch.manual_seed(seeds.derive(seed, "beginning"))
-
-        def loss(output: Any, target: Any) -> Tensor:
-            return torch.stack(list(objective(output, target, 0.0, follow=False).values())).sum()
-
+        torch.manual_seed(seeds.derive(self.config.seed, "beginning"))
         batches = self.task.batches("logits", 0, 0, BATCHES)  # the same ones every time
-        self.beginning.tell(epoch, losses(self.judged, self.relaxation, self.net, loss, batches))
+        self.beginning.tell(epoch, losses(self.judged, self.relaxation, self.net, self.loss, batches))
 
     def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
         """Train the weights under one draw; and the logits, by the same step or by one of their own."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from dnas.nn.network import Network
@@ -100,12 +99,12 @@ class Verdict:
         of = f"{task.metric} of {len(networks)} random networks"
         if effects.explained > 0:
             say(f"search: options explain {effects.explained:.0%} of the held-out {of}, where these were left out")
-            total = {key: np.array(own) for key, own in effects.of.items()}
+            total = dict(effects.of)
             if self.config.arch.prior is not None:
                 with distributed.apart():
                     before = believed(self.space, task, self.budget, self.config.seed).of
-                total = {key: own + before[key] for key, own in total.items()}
-            self.choices = self.budget.derive(self.relaxation, {key: own.tolist() for key, own in total.items()})
+                total = {key: [a + b for a, b in zip(own, before[key], strict=True)] for key, own in total.items()}
+            self.choices = self.budget.derive(self.relaxation, total)
         else:
             say(f"search: warning: options explain nothing of the held-out {of}: the logits derive the network")
         return [{"choices": one, task.metric: score} for one, score in zip(networks, scores, strict=True)]

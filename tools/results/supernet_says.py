@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr, zscore
 from search import results
-from torch import Tensor
 
 from dnas.search.beginning import losses
 from dnas.search.effects import main_effects
@@ -51,12 +50,9 @@ def verdicts(folder: Path, networks: Sequence[Choices]) -> dict[str, np.ndarray]
     def sums(of: Mapping[str, Sequence[float]]) -> np.ndarray:
         return np.array([sum(of[key][one.index(net[key])] for key, one in known.items()) for net in networks])
 
-    def loss(output: object, target: object) -> Tensor:
-        return torch.stack(list(task.objective(output, target, 0.0, follow=False).values())).sum()
-
     def less_loss(of: Sequence[Choices]) -> list[float]:
         batches = task.batches("logits", 0, 0, BATCHES)
-        found: list[float] = losses(of, state.relaxation, state.net, loss, batches).neg().tolist()
+        found: list[float] = losses(of, state.relaxation, state.net, state.loss, batches).neg().tolist()
         return found
 
     others = random_networks(known, OTHERS, 1, budget.count, cost_window(budget.config.limit))
