@@ -116,7 +116,7 @@ class Loop(ABC):
         found = self.task.selections(self.in_inference()) if distributed.rank() == 0 else {}
         if not found:
             return []
-        metrics |= {"selection_lr": self.stepper.selection_factor, "selection": found}
+        metrics |= {"selection_lr": self.stepper.selection_factors.after, "selection": found}
         news["selected"] = sum(use["share"] for use in found.values()) / len(found)
         if 2 * metrics["epoch"] < self.config.optim.epochs:
             return []

@@ -8,13 +8,20 @@ them, by the learning rate a step, whatever the data said (docs/results/informat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from torch import nn, optim
 from torch.nn.modules.conv import _ConvNd
 
 Kind = Literal["decayed", "plain", "selection"]
 """Weights of convolutions and linear layers; all else (biases, norms, gains, tokens); what selects channels."""
+
+
+class Factors(NamedTuple):
+    """On a learning rate: in the warm-up, and after it."""
+
+    warming: float
+    after: float
 
 
 @runtime_checkable
@@ -49,12 +56,12 @@ def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
         yield own["in_proj_weight"]
 
 
-def groups(net: nn.Module, decay: float, selection_lr: float) -> list[dict[str, Any]]:
+def groups(net: nn.Module, decay: float, selection: Factors) -> list[dict[str, Any]]:
     """Groups for an optimiser, one for each kind, always in the same order, an empty one too.
 
     Args:
         decay: weight decay of the kind that has one.
-        selection_lr: factor on the learning rate of the selection's parameters.
+        selection: factors on the learning rate of the selection's parameters.
     """
     found = kinds(net)
     parameters = dict(net.named_parameters())
@@ -63,16 +70,22 @@ def groups(net: nn.Module, decay: float, selection_lr: float) -> list[dict[str, 
             "params": [parameters[name] for name, own in found.items() if own == kind],
             "kind": kind,
             "weight_decay": decay if kind == "decayed" else 0.0,
-            "factor": selection_lr if kind == "selection" else 1.0,
+            **(selection if kind == "selection" else Factors(1.0, 1.0))._asdict(),
         }
         for kind in get_args(Kind)
     ]
 
 
-def set_rate(optimiser: optim.Optimizer, lr: float) -> None:
+def factors_of(group: dict[str, Any]) -> Factors:
+    """Of a group of an optimiser; runs of before have one factor, `factor`, for both."""
+    return Factors(*(float(group.get(name, group.get("factor", 1.0))) for name in Factors._fields))
+
+
+def set_rate(optimiser: optim.Optimizer, lr: float, warming: bool) -> None:
     """Set the learning rate, times the factor of each group."""
     for group in optimiser.param_groups:
-        group["lr"] = lr * group["factor"]
+        factors = factors_of(group)
+        group["lr"] = lr * (factors.warming if warming else factors.after)
 
 
 def refuse_ungrouped(optimiser: optim.Optimizer, state: dict[str, Any]) -> None:

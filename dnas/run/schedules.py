@@ -11,7 +11,7 @@ from torch import nn
 
 from dnas.errors import UserError, check_range
 from dnas.run.finite import OnNonfinite
-from dnas.run.parameters import groups, limited, refuse_ungrouped, set_rate
+from dnas.run.parameters import Factors, groups, limited, refuse_ungrouped, set_rate
 
 REACH, LARGEST = 5.0, 0.03
 """How far the logits of a selection get over a training, and in one step, where `selection_lr` is not given: by
@@ -30,8 +30,9 @@ class OptimConfig:
         lr: peak learning rate.
         weight_decay: L2 on the weights of convolutions and linear layers; on nothing else.
         selection_lr: factor on the learning rate of what selects channels (logits, gain and temperature of attention);
-            none: what lets a logit move by 5 over the training, with at most 0.03 in a step; at least 1; but 3 where a
-            cell has logits without a limit (`dcs`), and for sgd, whose steps are not of the learning rate's size.
+            none: 1 in the warm-up, and then what lets a logit move by 5 over the training, with at most 0.03 in a step;
+            at least 1; but 3 where a cell has logits without a limit (`dcs`), and for sgd, whose steps are not of the
+            learning rate's size.
         warmup: epochs of linear warm-up from a tenth of the peak.
         schedule: what follows: a `cosine` to 1 % of the peak, or `step`: a tenth after every milestone.
         milestones: shares of the epochs at which the `step` schedule goes down.
@@ -71,44 +72,56 @@ class OptimConfig:
             )
         check_range(self, "optim.", 1e-3, 1e3, "dcs_temperature", "dcs_temperature_end")
 
+    def warming(self, progress: float) -> bool:
+        """Whether the warm-up goes on at `progress` (epochs done so far, fractions included)."""
+        return progress < self.warmup
+
     def lr_at(self, progress: float) -> float:
         """Learning rate at `progress` (epochs done so far, fractions included)."""
-        if progress < self.warmup:
+        if self.warming(progress):
             return self.lr * (0.1 + 0.9 * progress / self.warmup)
         if self.schedule == "step":
             return self.lr * 0.1 ** sum(progress >= share * self.epochs for share in self.milestones)
         share = (progress - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
 
-    def selection_factor(self, steps: int, limited: bool) -> float:
+    def selection_factors(self, steps: int, limited: bool) -> Factors:
         """On the learning rate of what selects channels.
+
+        None but one in the warm-up, if none is given: with steps as large as they get, untrained features would close
+        the branch, gain and all, before they have learnt anything (docs/results/selection.md).
 
         Args:
             steps: of an epoch.
             limited: the logits of every selection have a limit (`dnas.run.parameters.limited`).
         """
         if self.selection_lr is not None:
-            return self.selection_lr
+            return Factors(self.selection_lr, self.selection_lr)
         if self.optimiser == "sgd" or not limited:
-            return FIXED
-        way = self._way(steps)
-        return max(1.0, min(REACH / way, LARGEST / self.lr)) if way > 0 else 1.0
+            return Factors(FIXED, FIXED)
+        warming, after = self._ways(steps)
+        return Factors(1.0, max(1.0, min((REACH - warming) / after, LARGEST / self.lr)) if after > 0 else 1.0)
 
-    def reach(self, steps: int, factor: float) -> float:
+    def reach(self, steps: int, factors: Factors) -> float:
         """How far a bias that selects channels gets if every step pushes it the same way: the sum of Adam's rates.
 
         Args:
             steps: of an epoch.
-            factor: on its learning rate.
+            factors: on its learning rate.
 
         Returns:
             Infinity for sgd, whose steps are as large as the gradient.
         """
-        return math.inf if self.optimiser == "sgd" else factor * self._way(steps)
+        if self.optimiser == "sgd":
+            return math.inf
+        return sum(factor * way for factor, way in zip(factors, self._ways(steps), strict=True))
 
-    def _way(self, steps: int) -> float:
-        """The sum of the learning rates of all steps."""
-        return steps * sum(self.lr_at(epoch + 0.5) for epoch in range(self.epochs))
+    def _ways(self, steps: int) -> tuple[float, float]:
+        """The sums of the learning rates of all steps in the warm-up, and after it."""
+        found = dict.fromkeys((True, False), 0.0)
+        for epoch in range(self.epochs):
+            found[self.warming(epoch)] += steps * self.lr_at(epoch + 0.5)
+        return found[True], found[False]
 
 
 def make_optimiser(net: nn.Module, optim: OptimConfig, steps: int) -> torch.optim.Optimizer:
@@ -117,13 +130,13 @@ def make_optimiser(net: nn.Module, optim: OptimConfig, steps: int) -> torch.opti
     Args:
         steps: of an epoch.
     """
-    parts = groups(net, optim.weight_decay, optim.selection_factor(steps, limited(net)))
+    parts = groups(net, optim.weight_decay, optim.selection_factors(steps, limited(net)))
     made: torch.optim.Optimizer
     if optim.optimiser == "sgd":
         made = torch.optim.SGD(parts, optim.lr, momentum=0.9, nesterov=True)
     else:
         made = (torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam)(parts, optim.lr)
-    set_rate(made, optim.lr)
+    set_rate(made, optim.lr, False)
     made.register_load_state_dict_pre_hook(refuse_ungrouped)
     return made
 

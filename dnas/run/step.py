@@ -21,7 +21,7 @@ from dnas.nn.network import Network, Output
 from dnas.run import distributed
 from dnas.run.finite import Watch
 from dnas.run.moving_average import MovingAverage
-from dnas.run.parameters import set_rate
+from dnas.run.parameters import Factors, factors_of, set_rate
 from dnas.run.schedules import OptimConfig, make_optimiser
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -108,15 +108,14 @@ class Stepper:
         self.watch = Watch(optim.on_nonfinite)
 
     @property
-    def selection_factor(self) -> float:
-        """On the learning rate of what selects channels; of a run that was gone on with, the one that it began with."""
-        groups = self.optimiser.param_groups
-        return next(float(group["factor"]) for group in groups if group["kind"] == "selection")
+    def selection_factors(self) -> Factors:
+        """On the learning rate of what selects channels; of a run that was gone on with, those that it began with."""
+        return next(factors_of(group) for group in self.optimiser.param_groups if group["kind"] == "selection")
 
     @property
     def reach(self) -> float:
         """How far a bias that selects channels gets in this run at most."""
-        return self.optim.reach(self.steps, self.selection_factor)
+        return self.optim.reach(self.steps, self.selection_factors)
 
     @property
     def final(self) -> Network:
@@ -182,7 +181,7 @@ class Stepper:
             distributed.sum_gradients([*weights, *others])
         if self.waiting < self.config.accumulate:  # the end of an epoch: fewer batches than were divided by
             torch._foreach_mul_(_gradients([*weights, *others]), self.config.accumulate / self.waiting)
-        set_rate(self.optimiser, self.optim.lr_at(at))
+        set_rate(self.optimiser, self.optim.lr_at(at), self.optim.warming(at))
         if self.config.clip > 0:
             self.scaler.unscale_(self.optimiser)
             norm = nn.utils.clip_grad_norm_(weights, self.config.clip)

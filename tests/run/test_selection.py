@@ -13,7 +13,7 @@ from dnas.run.folder import RunFolder
 
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.epochs", "2",
          "--optim.identities", "3", "--optim.images", "2", "--optim.dcs_temperature", "0.8",
-         "--optim.dcs_temperature_end", "0.2", "--loss.eta_warmup", "0.5"]  # fmt: skip
+         "--optim.dcs_temperature_end", "0.2", "--optim.warmup", "1", "--loss.eta_warmup", "0.5"]  # fmt: skip
 FIXED = ["--backbone", "resnet18", "--backbone_width", "0.125", "--backbone_small", "true", "--holdout", "0.4"]
 VERBS = {
     "retrain": [*FIXED, "--attention", "selective", "--loss.ibb_on", "both", "--test", "false"],

@@ -23,6 +23,7 @@ from dnas.nn.backbones import backbone
 from dnas.nn.reid_net import ReIDNet
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
+from dnas.run.parameters import Factors
 from dnas.run.schedules import OptimConfig
 from dnas.run.step import Stepper, TrainConfig
 from dnas.space.spec import image
@@ -49,11 +50,11 @@ def test_the_selection_of_channels_has_its_rate_by_the_steps_of_an_epoch() -> No
     net = ReIDNet(backbone("resnet18", 0.125, attention=lambda stage: attention("selective")), image(*SIZE), C)
     optim = OptimConfig(epochs=200, lr=0.01)
     stepper = Stepper(net, Objective(LossConfig(), C, 64), optim, TrainConfig(accumulate=2), 3)
-    assert stepper.selection_factor == optim.selection_factor(2, True) != optim.selection_factor(3, True)
-    assert stepper.reach == optim.reach(2, stepper.selection_factor)
-    for group in stepper.optimiser.param_groups:  # as of a run that began with another one
-        group["factor"] = 3.0
-    assert stepper.reach == optim.reach(2, 3.0)
+    assert stepper.selection_factors == optim.selection_factors(2, True) != optim.selection_factors(3, True)
+    assert stepper.reach == optim.reach(2, stepper.selection_factors)
+    for group in stepper.optimiser.param_groups:  # as of a run that began with others
+        group |= {"warming": 2.0, "after": 3.0}
+    assert stepper.reach == optim.reach(2, Factors(2.0, 3.0))
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:

@@ -135,7 +135,7 @@ class Training:
             torch.stack(list(terms.values())).sum().backward()
         if self.gradients is not None:
             self.gradients = [sum(pair) for pair in zip_longest(self.gradients, found, fillvalue=0.0)]
-        set_rate(self.optimiser, optim.lr_at(at * EPOCHS))
+        set_rate(self.optimiser, optim.lr_at(at * EPOCHS), optim.warming(at * EPOCHS))
         self.optimiser.step()
         self.steps_done += 1
 

@@ -81,10 +81,11 @@ SEARCHES = {
     "between, prior": PRIOR,
     "prior alone": [*PRIOR, "--optim.epochs", "1", "--arch.weights_only", "0.99"],
     "between, prior, neighbours": [*PRIOR, "--arch.samples", "16", "--arch.samples_from", "neighbours", *TRAINED],
+    "between, prior, by options": [*PRIOR, "--arch.samples", "100", "--arch.samples_from", "uniform"],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
-    "full": arch("full", "split", "0.3", "logits", "0"),
+    "full": arch("full", "joint", "none", "logits", "0.9"),
 }
 """The first is the default, which the others are held against; `score` as it was when it was the default."""
 OURS = next(iter(SEARCHES))
