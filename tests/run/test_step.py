@@ -55,6 +55,13 @@ def test_the_selection_of_channels_has_its_rate_by_the_steps_of_an_epoch() -> No
     for group in stepper.optimiser.param_groups:  # as of a run that began with others
         group |= {"warming": 2.0, "after": 3.0}
     assert stepper.reach == optim.reach(2, Factors(2.0, 3.0))
+    pixels, labels = images()
+    inputs = augment(whole(pixels), InputConfig(), draw(len(pixels), torch.Generator().manual_seed(0)))
+    for at, factor in ((optim.warmup - 0.1, 2), (optim.warmup, 3)):
+        for _ in range(2):
+            stepper(inputs, labels, at, last=False)
+        rates = {group["kind"]: group["lr"] for group in stepper.optimiser.param_groups}
+        assert rates["selection"] == pytest.approx(factor * optim.lr_at(at))
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
