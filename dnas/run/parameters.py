@@ -78,7 +78,9 @@ def groups(net: nn.Module, decay: float, selection: Factors) -> list[dict[str, A
 
 def factors_of(group: dict[str, Any]) -> Factors:
     """Of a group of an optimiser; runs of before have one factor, `factor`, for both."""
-    return Factors(*(float(group.get(name, group.get("factor", 1.0))) for name in Factors._fields))
+    if "factor" in group:
+        return Factors(group["factor"], group["factor"])
+    return Factors(group["warming"], group["after"])
 
 
 def set_rate(optimiser: optim.Optimizer, lr: float, warming: bool) -> None:

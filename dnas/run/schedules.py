@@ -88,8 +88,8 @@ class OptimConfig:
     def selection_factors(self, steps: int, limited: bool) -> Factors:
         """On the learning rate of what selects channels.
 
-        None but one in the warm-up, if none is given: with steps as large as they get, untrained features would close
-        the branch, gain and all, before they have learnt anything (docs/results/selection.md).
+        One in the warm-up, where none is given: with larger steps untrained features close the branch, gain and all,
+        before they have learnt anything (docs/results/selection.md).
 
         Args:
             steps: of an epoch.
