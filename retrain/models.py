@@ -148,7 +148,7 @@ class Found:
 
 
 def open_space(what: str, space: str | None = None) -> Found:
-    """The space of a genotype or search, with softmax of the logits that the search wrote there; or a space by name.
+    """The space of a genotype or search, with softmax of the logits that derived it there; or a space by name.
 
     Raises:
         UserError: no logits, or others than the space has decisions.
@@ -158,7 +158,9 @@ def open_space(what: str, space: str | None = None) -> Found:
         return Found(load_space(what), {})
     file = genotype_path(path)
     found, _ = genotype_space(file, space)
-    logits = read_genotype(file).search.get("logits")
+    said = read_genotype(file).search
+    options = said.get("options")
+    logits = (options if isinstance(options, dict) else said).get("logits")
     known = decisions(found.spec)
     if not isinstance(logits, dict) or logits.keys() != known.keys():
         raise UserError(f"{file}: search: logits: found none for the decisions of the space '{found.name}'")

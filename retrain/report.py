@@ -94,6 +94,9 @@ class Reporter:
     def search(self, folder: RunFolder, number: int) -> Section:
         """What a search has found, how it went there, and what it says about its own health."""
         rows, path = folder.rows(), folder.path
+        by_options = ""
+        if rows and rows[-1].get("options"):
+            by_options = " By the logits, that is: the network was derived by what options add to held-out verdicts."
         items: list[Item] = []
         if folder.genotype_file.exists():
             found = as_dict(as_dict(folder.json("genotype.json")).get("search"))
@@ -126,7 +129,7 @@ class Reporter:
         items.append(self.picture(
             "Choices over time", "One strip per choice: the probability of each of its options, epoch by epoch.",
             lambda: draw_choices(rows, search_options(folder)),
-            "Bright is probable; in bold the option that is ahead at the end.",
+            "Bright is probable; in bold the option that is ahead at the end." + by_options,
         ))  # fmt: skip
         items.append(self.picture(
             "The course of the search",

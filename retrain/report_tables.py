@@ -76,6 +76,7 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
         "parameters": cost.get("params"),
         f"held-out {metric}, derived network": _percent(as_dict(found.get("held_out")).get(metric)),
         f"held-out {metric}, supernet": _percent(as_dict(found.get("held_out_supernet")).get(metric)),
+        "derived by": _derived(as_dict(found.get("options")), metric),
         "mean entropy (1: undecided)": sum(entropy.values()) / max(len(entropy), 1) if entropy else None,
         "choices whose options are equal on held-out data": len(equal) if isinstance(equal, list) else None,
         "with inherited weights, above": _standing(as_dict(found.get("standing"))),
@@ -87,6 +88,13 @@ def search_summary(folder: RunFolder, found: Mapping[str, Any]) -> Table:
             as_dict(fidelity.get("gain")), "mean", percent=True
         )
     return pairs_table("What was found", rows)
+
+
+def _derived(options: Mapping[str, Any], metric: str) -> str:
+    explained = options.get("explained")
+    if not isinstance(explained, int | float):
+        return "the logits"
+    return f"options: they explain {explained:.0%} of the held-out {metric} of random networks"
 
 
 def _standing(found: Mapping[str, Any]) -> str | None:

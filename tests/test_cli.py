@@ -18,6 +18,7 @@ from dnas.run.position import Position
 from dnas.search.config import SearchConfig
 from retrain.config import RetrainConfig
 from retrain.load import load
+from tests.searches import BY_LOGITS
 
 SMALL = [
     "--input.height",
@@ -103,7 +104,8 @@ def test_samples_inherited_weights_and_a_parameter_budget(
 ) -> None:
     found = tmp_path / "search"
     road = [*SMALL, "--data", pedestrians, "--optim.epochs", 2]
-    words = ["--space", "cells_reid_tiny", "--holdout", 0.4, "--budget.params", "80K", "--arch.samples", 3]
+    words = ["--space", "cells_reid_tiny", "--holdout", 0.4, "--budget.params", "80K"]
+    words += ["--arch.prior", "none", "--arch.samples", 3, "--arch.samples_from", "logits"]
     assert run("search", *road, *words, "--out", found) == 0
     genotype = json.loads((found / "genotype.json").read_text())
     assert genotype["cost"]["params"] <= 80_000
@@ -154,7 +156,8 @@ def test_published_weights_load_into_a_supernet(
         "small_resnet", "resnet18", small=False, cells=("none", "dcs", "se"))})  # fmt: skip
     torchvision_resnet = torchvision.models.resnet18()
     torch.save(torchvision_resnet.state_dict(), tmp_path / "resnet18.pth")
-    words = [*SMALL, "--data", pedestrians, "--holdout", 0.4, "--space", "small_resnet", "--optim.epochs", 1]
+    words = [*SMALL, *BY_LOGITS, "--data", pedestrians, "--holdout", 0.4, "--optim.epochs", 1]
+    words += ["--space", "small_resnet"]
     out = tmp_path / "run"
     assert run("search", *words, "--optim.lr", 0, "--weights", tmp_path / "resnet18.pth", "--out", out) == 0
     state = RunFolder(out).load()["net"]
@@ -206,9 +209,8 @@ def test_the_four_models_train(pedestrians: Path, tmp_path: Path) -> None:
     cut = ["--backbone_width", 0.125]
     for kind in ("dcs", "ca"):
         found = tmp_path / f"{kind}-search"
-        assert (
-            run("search", "--config", configs / f"rib-{kind}-search.yaml", *road, "--holdout", 0.4, "--out", found) == 0
-        )
+        words = ["--config", configs / f"rib-{kind}-search.yaml", *road, "--holdout", 0.4, "--arch.samples", 20]
+        assert run("search", *words, "--out", found) == 0
         words = ["--config", configs / f"rib-{kind}-searched.yaml", *road, "--genotype", found]
         assert run("retrain", *words, "--out", tmp_path / f"{kind}-searched") == 0
         words = ["--config", configs / f"rib-{kind}-fixed.yaml", *road, *cut]
@@ -236,7 +238,7 @@ def test_resume_continues_search_and_retraining(
     road = [*SMALL, "--data", pedestrians, "--optim.epochs", 3]
     for verb, extra, result in (
         ("search", ["--holdout", 0.4], "genotype.json"),
-        ("search", ["--holdout", 0.4, "--space", "tiny_reid_dcs", *EPOCH], "genotype.json"),
+        ("search", ["--holdout", 0.4, "--space", "tiny_reid_dcs", *EPOCH, *BY_LOGITS], "genotype.json"),
         ("retrain", ["--backbone", "resnet18", "--backbone_width", 0.125, "--attention", "dcs"], "summary.json"),
     ):
         whole, stopped = (tmp_path / f"{verb}-{len(extra)}-{name}" for name in ("whole", "stopped"))

@@ -18,6 +18,7 @@ from dnas.nn.reid_net import ReIDNet
 from dnas.nn.sites import sites_of
 from dnas.run.folder import RunFolder
 from dnas.space.spec import image
+from tests.searches import BY_LOGITS
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs/extending.md").read_text(), re.S)
 NAMES = ("balanced", "dirichlet", "strongest", "plain")
@@ -54,7 +55,8 @@ def uneven(root: Path) -> Path:
 def test_a_task(own: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, search, found = uneven(tmp_path / "data"), tmp_path / "search", tmp_path / "found"
     words = [*SMALL, f"--own={own['balanced']}", "--task", "balanced", "--data", str(data), "--optim.batch", "6"]
-    assert main(["search", *words, "--out", str(search), "--holdout", "0.3", "--arch.weights_only", "0"]) == 0
+    more = [*BY_LOGITS, "--holdout", "0.3", "--arch.weights_only", "0"]
+    assert main(["search", *words, *more, "--out", str(search)]) == 0
     assert main(["retrain", *words, "--out", str(found), "--genotype", str(search), "--holdout", "0.3"]) == 0
     summary = RunFolder(found).json("summary.json")
     assert (summary["task"], summary["metric"]) == ("balanced", "mean_class")
@@ -75,7 +77,8 @@ def test_a_task(own: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 def test_an_estimator(own: dict[str, str], pedestrians: Path, tmp_path: Path) -> None:
-    words = [*SMALL, *REID, "--data", str(pedestrians), "--own", own["dirichlet"], "--arch.mode", "dirichlet"]
+    words = [*SMALL, *REID, *BY_LOGITS, "--data", str(pedestrians)]
+    words += ["--own", own["dirichlet"], "--arch.mode", "dirichlet"]
     for out in ("one", "again"):
         code = main(["search", *words, "--out", str(tmp_path / out), "--holdout", "0.4", "--arch.weights_only", "0"])
         assert code == 0

@@ -38,7 +38,7 @@ def test_a_step_waits_for_the_device_at_the_draw_alone(
     config = SearchConfig(
         str(pedestrians), str(tmp_path / "run"), holdout=0.4, device="cuda",
         optim=OptimConfig(epochs=4, identities=3, images=2),
-        arch=ArchConfig(mode=mode, weights_only=0.0), budget=BudgetConfig(macs="1M"),
+        arch=ArchConfig(mode=mode, weights_only=0.0, prior=None), budget=BudgetConfig(macs="1M"),
     )  # fmt: skip
     state = Search(config, SPACES["tiny_reid"].resized(32, 16))
     state.position.epoch = 3

@@ -13,6 +13,7 @@ import pytest
 from dnas.cli import VERBS, main
 from dnas.draw.figures import save
 from dnas.draw.glyphs import SAID
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "16", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 SMALL += ["--device", "cpu", "--optim.epochs", "1"]
@@ -26,7 +27,7 @@ def home(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(pedestrians, folder / "data")
     (folder / "data/query/牛.txt").write_text("")
     words = ["--data", str(folder / "data"), *SMALL]
-    assert main(["search", *words, "--holdout", "0.4", "--out", str(folder / "search")]) == 0
+    assert main(["search", *words, *BY_LOGITS, "--holdout", "0.4", "--out", str(folder / "search")]) == 0
     for seed in ("0", "1"):
         assert main(["retrain", *words, *FIXED, "--seed", seed, "--out", str(folder / f"run{seed}")]) == 0
     return folder
@@ -46,7 +47,7 @@ def test_every_verb(
     data = ["--data", str(home / "data"), *SMALL]
     for words, code in (
         (["data", "check", str(home / "data")], 0),
-        (["search", *data, "--holdout", "0.4", "--out", str(out / "search")], 0),
+        (["search", *data, *BY_LOGITS, "--holdout", "0.4", "--out", str(out / "search")], 0),
         (["retrain", *data, *FIXED, "--out", str(out / "run")], 0),
         (["retrain", "--resume", str(out / "run")], 0),
         (["show", str(home / "search"), "-o", str(out / "net.svg")], 0),

@@ -16,7 +16,7 @@ from dnas.run.config import flat
 from dnas.run.progress import errors
 
 FOLDER = "tb"
-PER_CHOICE = ("probabilities.", "moves.", "health.")
+PER_CHOICE = ("probabilities.", "moves.", "health.", "options.logits.")
 """Left out: too many curves, and `dnas draw choices` shows them better."""
 
 

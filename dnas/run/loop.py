@@ -41,6 +41,7 @@ class Loop(ABC):
         self.position = Position()
         self.started: object = None  # what is said of the weights that it starts from
         self.warned: set[str] = set()
+        self.pauses: Pauses | None = None  # while it runs
 
     @property
     def net(self) -> Network:
@@ -88,7 +89,7 @@ class Loop(ABC):
         if self.stepper.device.type == "cpu":
             keep_blocks()
         with EpochProgress(self.title, epochs, position.epoch, log) as progress, stoppable() as stop:
-            pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
+            self.pauses = pauses = Pauses(self.config.checkpoint, position, stop, lambda: self._save(folder))
             if self.started is not None and distributed.rank() == 0:
                 progress.say(str(self.started))
             while position.epoch < epochs:

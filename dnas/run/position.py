@@ -125,6 +125,15 @@ class Pauses:
             self.owed = False
             self.stop.check()
 
+    def between_looks(self) -> None:
+        """After the last step of an epoch, while what it led to is looked at for long: the end, as after a step.
+
+        The looks are begun anew when the run goes on.
+        """
+        if self.stop.signal is not None and not distributed.active():
+            self.save()
+            self.stop.check()
+
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:

@@ -113,15 +113,17 @@ class ArchConfig:
         idle_dropout: probability, falling to zero over the epochs, that a draw leaves out a choice's skip and zero:
             against searches that collapse into skips before the other operations have learnt.
         prior: where the logits start; none: all options alike; `naswot`: by a score that needs no training (arXiv
-            2006.04647), what each option adds to it over random networks, within the budget where there is one.
+            2006.04647), what each option adds to it over random networks, within the budget where there is one;
+            `auto`: by that where it tells networks apart, else alike, and the log says so.
         prior_weight: a network is believed to be as likely as exp(prior_weight * what its options explain of its
             score), in standard deviations of the scores.
-        samples: different networks within the budget to draw at the end and compare on what is held out, beside the
-            one of largest summed logits (0: take that one).
-        samples_from: where they are drawn: by the `logits`, or `neighbours` of the best one so far, which differ from
-            it in one choice (local search, arXiv 2005.02960): for what logits are sure of and wrong about; or
-            `uniform`: evenly, of 93 to 100 % of the budget. Then it is not the best of them that is taken, but the
-            network whose options add most to what is held out (and to the score of `prior`), at least 20 samples.
+        samples: different networks within the budget to draw at the end and judge on what is held out (0: none; the
+            network of largest summed logits is taken).
+        samples_from: where they are drawn. `uniform`: evenly, of 93 to 100 % of the budget (where those are rare,
+            anywhere within it); what is taken is the network whose options add most to these verdicts and to the score
+            of `prior`, and where there are fewer than 20 the logits derive it. Those of the other two are held against
+            the network of largest summed logits, and the best is taken: drawn by the `logits`, or `neighbours` of the
+            best one so far, which differ from it in one choice (local search, arXiv 2005.02960).
         samples_epochs: of a short training on its own, by which they are compared; costs that much for each of them
             (0: with inherited weights, which tell good ones less well apart).
     """
@@ -138,25 +140,29 @@ class ArchConfig:
     share: bool = True
     entropy: float = 0.0
     idle_dropout: float = 0.9
-    prior: Literal["naswot"] | None = None
+    prior: Literal["auto", "naswot"] | None = "auto"
     prior_weight: float = 3.0
-    samples: int = 0
-    samples_from: Literal["logits", "neighbours", "uniform"] = "logits"
+    samples: int = 100
+    samples_from: Literal["uniform", "logits", "neighbours"] = "uniform"
     samples_epochs: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "arch.", 1e-3, 1e3, "temperature", "temperature_end")
         check_range(self, "arch.", 2, 1000, "draws")
         check_range(self, "arch.", 0, math.inf, "lr", "entropy", "prior_weight", "samples", "samples_epochs")
-        for name, without in (("samples_epochs", 0), ("samples_from", "logits")):
-            if not self.samples and getattr(self, name) != without:
-                found = f"arch.{name}: found {getattr(self, name)}"
-                raise UserError(f"{found}, allowed without arch.samples: {without}")
-        if self.samples_from == "uniform" and self.samples < LEAST_EXPLAINED:
+        if self.samples_epochs and not self.samples:
+            raise UserError(f"arch.samples_epochs: found {self.samples_epochs}, allowed without arch.samples: 0")
+        if self.by_options and self.samples < LEAST_EXPLAINED:
             raise UserError(
-                f"arch.samples: found {self.samples}, allowed with arch.samples_from uniform: {LEAST_EXPLAINED} or more"
+                f"arch.samples: found {self.samples}, allowed with arch.samples_from uniform: 0,"
+                f" or {LEAST_EXPLAINED} and more"
             )
         check_range(self, "arch.", 0, 0.99, "idle_dropout", *([] if self.weights_only is None else ["weights_only"]))
+
+    @property
+    def by_options(self) -> bool:
+        """Whether what options add to held-out verdicts derives the network, in place of the logits."""
+        return self.samples > 0 and self.samples_from == "uniform"
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,12 @@ class Effects:
             they explain nothing, and the effects are zero.
     """
 
-    of: Mapping[str, list[float]]
+    of: dict[str, list[float]]
     explained: float
+
+    def logits(self, weight: float) -> dict[str, list[float]]:
+        """What says of a network that it is as likely as exp(weight * what its options add)."""
+        return {key: [weight * effect for effect in own] for key, own in self.of.items()}
 
 
 def main_effects(known: Mapping[str, Decision], networks: Sequence[Choices], scores: Sequence[float]) -> Effects:

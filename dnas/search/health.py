@@ -134,15 +134,18 @@ def examine(
     temperatures: tuple[float, float],
     last: bool,
     equal: Collection[str] = (),
+    by_options: bool = False,
 ) -> Health:
     """Look at the state of a search.
 
     Args:
+        probabilities: of the options, by what derived the network.
         moves: how often the argmax of each decision has moved.
         costs: expected and derived cost.
         temperatures: tau now, and at the start.
         last: whether the search ends here; before that only a collapse is worth a warning.
         equal: decisions whose likeliest options held-out data cannot tell apart.
+        by_options: whether what options add to held-out verdicts derived it, in place of the logits.
     """
     idleness = idle(spec, x, decisions, choices, probabilities)
     open_still = undecided_of(probabilities)
@@ -158,10 +161,10 @@ def examine(
     if last:
         if len(undecided) >= len(decisions) / 2:
             still = sum(moves[key] == 0 for key in undecided)
-            warnings.append(
-                f"undecided: {len(undecided)} of {len(decisions)} choices are close to uniform, {still} of them"
-                " never moved; search longer or raise arch.lr"
-            )
+            why = f", {still} of them never moved; search longer or raise arch.lr"
+            if by_options:
+                why = " by what their options add to held-out verdicts; hold out more (holdout) or raise arch.samples"
+            warnings.append(f"undecided: {len(undecided)} of {len(decisions)} choices are close to uniform{why}")
         if temperatures[0] > WARM or (temperatures[0] == temperatures[1] and temperatures[0] > 1):
             warnings.append(
                 f"temperature: {temperatures[0]:.2f} at the end (from {temperatures[1]:.2f}):"

@@ -18,7 +18,7 @@ from dnas.run import seeds
 from dnas.search.budget import Budget
 from dnas.search.config import LEAST_EXPLAINED
 from dnas.search.effects import Effects, main_effects
-from dnas.search.random_networks import random_networks
+from dnas.search.random_networks import TooRareError, random_networks
 from dnas.search.zero_cost import naswot
 from dnas.space.spec import Choices, Decision, Space, decisions, fill
 from dnas.task.task import Task
@@ -29,25 +29,35 @@ AMONG = 400
 """Where there is a budget they are the dearest of so many within it: what is believed is not the cost once more."""
 
 
+class NoPriorError(UserError):
+    """No score without training tells the networks of this space and budget apart."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"arch.prior: naswot says nothing here: {reason}")
+        self.reason = reason
+
+
 def drawn(known: Mapping[str, Decision], budget: Budget, seed: int) -> list[Choices]:
     """The random networks that are scored.
 
     Raises:
-        UserError: there are hardly any.
+        NoPriorError: there are hardly any.
     """
     limit = budget.config.limit
     if limit is None:
         every = random_networks(known, NETWORKS, seed, different=False)
     else:
-        every = random_networks(known, AMONG, seed, budget.count, (0, limit), different=False)
+        try:
+            every = random_networks(known, AMONG, seed, budget.count, (0, limit), different=False)
+        except TooRareError as error:
+            raise NoPriorError(str(error)) from None
         index = [{key: known[key].index(option) for key, option in one.items()} for one in every]
         every = [every[n] for n in sorted(range(AMONG), key=lambda n: -budget.count.at(index[n]))]
     found = list({tuple(one.values()): one for one in every}.values())[:NETWORKS]
     if len(found) < LEAST_EXPLAINED:
-        where = "in the space" if limit is None else f"within budget.{budget.config.kind}"
-        raise UserError(
-            f"arch.prior: found naswot, allowed where {LEAST_EXPLAINED} of {len(every):,} random networks are"
-            f" different and {where}, here {len(found)}"
+        where = "of the space" if limit is None else f"within budget.{budget.config.kind}"
+        raise NoPriorError(
+            f"{len(found)} of {len(every):,} random networks {where} are different, it takes {LEAST_EXPLAINED}"
         )
     return found
 
@@ -56,7 +66,7 @@ def believed(space: Space, task: Task, budget: Budget, seed: int) -> Effects:
     """Score random networks of a space on a training batch, and explain the scores.
 
     Raises:
-        UserError: there are hardly any networks, or the score tells nothing about them.
+        NoPriorError: there are hardly any networks, or the score tells nothing about them.
     """
     known = decisions(space.spec)
     networks = drawn(known, budget, seeds.derive(seed, "prior"))
@@ -68,7 +78,7 @@ def believed(space: Space, task: Task, budget: Budget, seed: int) -> Effects:
         net.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         scores.append(naswot(net.train(), images))
     if np.isnan(scores).any():
-        raise UserError("arch.prior: found naswot, allowed for networks with activations (ReLU and the like) alone")
+        raise NoPriorError("it needs activations (ReLU and the like), and some networks have none")
     if len(set(scores)) == 1:
-        raise UserError("arch.prior: found naswot, allowed where it tells networks apart: all here score the same")
+        raise NoPriorError("all random networks score the same")
     return main_effects(known, networks, scores)

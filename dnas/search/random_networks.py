@@ -42,11 +42,13 @@ def random_networks(
     cost: Count | None = None,
     window: tuple[float, float] = (0.0, float("inf")),
     different: bool = True,
+    fewest: int | None = None,
 ) -> list[Choices]:
     """Networks, uniform over those whose cost is in the window: by rejection, and where they are rare by a `walk`.
 
     Args:
         different: none twice.
+        fewest: so many are enough where there are not `number` (none: they are not).
 
     Raises:
         TooRareError: there are hardly any networks of such a cost.
@@ -65,7 +67,7 @@ def random_networks(
     take(index for index in drawn if cost is None or window[0] <= cost.at(index) <= window[1])
     if len(found) < number and cost is not None:
         take(itertools.islice(walk(decisions, rng, cost, window), REPEATS * number))
-    if len(found) < number:
+    if len(found) < (number if fewest is None else fewest):
         raise TooRareError(
             f"networks: found {len(found)} different ones among {TRIES:,} random ones that cost {window[0]:,.0f} to"
             f" {window[1]:,.0f}, and on a walk through such ones, asked for {number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from dnas.search.beginning import BATCHES, NETWORKS, Beginning, losses
 from dnas.search.budget import Budget
 from dnas.search.children import Children
 from dnas.search.config import SearchConfig
+from dnas.search.effects import Effects
 from dnas.search.estimators import pick_estimator
 from dnas.search.fidelity import FIDELITY, Fidelity, FidelityConfig, Judge, measure
 from dnas.search.logits import LogitStep
-from dnas.search.prior import believed
+from dnas.search.prior import NoPriorError, believed
 from dnas.search.random_networks import TooRareError, random_networks
 from dnas.search.relaxation import Relaxation
 from dnas.search.standing import stand
@@ -130,13 +131,19 @@ class Search(Loop):
 
     def _believe(self) -> None:
         """Start the logits where the prior says."""
-        arch = self.config.arch
-        with distributed.apart():  # every rank scores the whole batch
-            effects = believed(self.space, self.task, self.budget, self.config.seed)
-        self.relaxation.start({key: [arch.prior_weight * e for e in own] for key, own in effects.of.items()})
-        if distributed.rank() == 0:
-            said = f"options explain {effects.explained:.0%} of the score of random networks that were left out"
-            console.print(f"search: prior {arch.prior}: {said}")
+        arch, say = self.config.arch, console.print if distributed.rank() == 0 else void
+        try:
+            with distributed.apart():  # every rank scores the whole batch
+                effects = believed(self.space, self.task, self.budget, self.config.seed)
+        except NoPriorError as error:
+            if arch.prior != "auto":
+                raise
+            say(f"search: all options start alike: naswot says nothing here: {error.reason}")
+            return
+        self.verdict.prior = effects
+        self.relaxation.start(effects.logits(arch.prior_weight))
+        said = f"options explain {effects.explained:.0%} of the score of random networks that were left out"
+        say(f"search: prior naswot: {said}")
 
     def _uniform(self, epoch: int) -> float:
         """Share of the uniform distribution in the draws that train the weights, once logits learn."""
@@ -177,6 +184,8 @@ class Search(Loop):
         if self.beginning.asks(metrics["epoch"]):
             self._judge_beginning(metrics["epoch"])
             metrics["agreement"] = self.beginning.agreement
+        if self.pauses is not None:
+            self.verdict.pause = self.pauses.between_looks
         health = self.verdict.judge(metrics, self.task, self.stepper.final, self.children, last)
         news = {
             **metrics["loss"],
@@ -233,11 +242,13 @@ class Search(Loop):
         return super().parts() | own
 
     def state(self) -> dict[str, Any]:
-        return {"choices": dict(self.choices), **super().state()}
+        prior = self.verdict.prior
+        return {"choices": dict(self.choices), "prior": prior and asdict(prior), **super().state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.verdict.choices = state["choices"]
+        self.verdict.prior = Effects(**state["prior"]) if state.get("prior") else None
 
 
 def report_fidelity(folder: RunFolder, fidelity: Fidelity) -> None:
@@ -314,9 +325,10 @@ def _finish(state: Search, folder: RunFolder) -> RunFolder:
     decided = f"{len(state.relaxation.decisions)} decisions"
     say(f"search: space {state.space.name}, {decided}, {state.task.said()}{processes}")
     if state.beginning.latest >= state.config.optim.epochs:
-        epochs, share = state.config.optim.epochs, state.config.arch.weights_only
+        epochs, arch, share = state.config.optim.epochs, state.config.arch, state.config.arch.weights_only
         said = f"optim.epochs {epochs}, arch.weights_only {'none' if share is None else share}"
-        meant = "means nothing" if state.config.arch.prior is None else "is for the prior alone to say"
+        judges = [*(["the prior"] if arch.prior else []), *(["held-out verdicts"] if arch.by_options else [])]
+        meant = f"is for {' and '.join(judges)} alone to say" if judges else "means nothing"
         say(f"search: warning: no epoch trains the logits ({said}): which network is derived {meant}")
     state.run(folder)
     file = Path(folder.genotype_file)

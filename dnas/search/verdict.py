@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dnas.nn.network import Network
 from dnas.run import distributed, seeds
@@ -14,24 +16,33 @@ from dnas.run.progress import console
 from dnas.search.alone import short_training
 from dnas.search.budget import Budget
 from dnas.search.children import Children
-from dnas.search.config import SearchConfig
-from dnas.search.effects import main_effects
+from dnas.search.config import LEAST_EXPLAINED, SearchConfig
+from dnas.search.effects import Effects, main_effects
 from dnas.search.equal import rivals
 from dnas.search.estimators.estimator import Estimator
 from dnas.search.health import Health, Moves, examine, undecided_of
-from dnas.search.prior import believed
 from dnas.search.random_networks import cost_window, random_networks
 from dnas.search.relaxation import Relaxation, entropies
 from dnas.space.genotype import Genotype
 from dnas.space.spec import Choices, Space, fill, in_use
 from dnas.task.task import Task
 
+WEIGHT = 3.0
+"""Of what options add to the verdicts, where `arch.prior_weight` is that of what they add to the prior's score."""
 TRIES = 10
 """Draws for every sample that is wanted: settled logits draw the same networks again and again."""
 
 
 class Verdict:
-    """Derives networks and judges them; `choices` are those of the last epoch."""
+    """Derives networks and judges them.
+
+    Attributes:
+        choices: of the network that was derived last.
+        pause: called after each of many verdicts.
+        prior: what options add to the score of `arch.prior`, where there is one.
+        believed: of the options of every decision, probabilities: those of the logits, or of what derived the network
+            in their place.
+    """
 
     def __init__(
         self, config: SearchConfig, space: Space, relaxation: Relaxation, budget: Budget, estimator: Estimator
@@ -41,27 +52,25 @@ class Verdict:
         self.leaves = tuple(space.spec.leaves(space.input))
         self.moves = Moves(relaxation.decisions).to(relaxation.logits_HK.device)
         self.choices: Choices = budget.derive(relaxation)  # refuses an impossible budget before anything is read
-        self.even: list[Choices] = []
-        if config.arch.samples_from == "uniform":  # refused where they are too rare, as early
-            own, costs = seeds.derive(config.seed, "even"), cost_window(budget.config.limit)
-            self.even = random_networks(relaxation.decisions, config.arch.samples, own, budget.count, costs)
+        self.pause: Callable[[], None] = lambda: None
+        self.prior: Effects | None = None
+        self.believed: dict[str, Tensor] = {}
 
     def judge(self, metrics: dict[str, Any], task: Task, supernet: Network, children: Children, last: bool) -> Health:
         """Derive the network of this epoch and, if it is time, look at it on what is held out; adds to the metrics."""
         config, epoch = self.config, metrics["epoch"]
-        self.choices = self.budget.derive(self.relaxation)
-        if last and config.arch.samples:
-            explained = config.arch.samples_from == "uniform"
-            metrics["sampled"] = (self._explained if explained else self._best_of_samples)(task, children)
+        self.choices, self.believed = self.budget.derive(self.relaxation), self.relaxation.probabilities()
+        if last and config.arch.by_options:
+            metrics |= self._by_options(task, children)
+        elif last and config.arch.samples:
+            metrics["sampled"] = self._best_of_samples(task, children)
         if last or (config.eval_every and (epoch + 1) % config.eval_every == 0):
             metrics |= task.look(children.recalibrated(self.choices))
             metrics["held_out_supernet"] = self.of_supernet(task, supernet)
         equal: list[str] = []
         if last:
-            found = rivals(
-                undecided_of(self.relaxation.probabilities()), self.relaxation.decisions,
-                self.relaxation.probabilities(), self.choices, children, task,
-            )  # fmt: skip
+            known, undecided = self.relaxation.decisions, undecided_of(self.believed)
+            found = rivals(undecided, known, self.believed, self.choices, children, task)
             metrics["rivals"] = {key: one.plain() for key, one in found.items()}
             equal = [key for key, one in found.items() if one.equal]
         health = self._health(metrics, last, equal)
@@ -90,29 +99,56 @@ class Verdict:
                 break
         return [{"choices": child, task.metric: score} for child, score in zip(found, scores, strict=True)]
 
-    def _explained(self, task: Task, children: Children) -> list[dict[str, Any]]:
-        """Take the network whose options add most to the verdicts on random ones, and to the prior's score."""
-        networks, known = self.even, self.relaxation.decisions
-        scores = self._scores(networks, task, children)
-        effects = main_effects(known, networks, scores)
+    def even(self) -> list[Choices]:
+        """Random networks of 93 to 100 % of the budget, or where those are rare anywhere within it.
+
+        As many as there are, where there are fewer than `samples`.
+        """
+        limit, wanted, own = self.budget.config.limit, self.config.arch.samples, seeds.derive(self.config.seed, "even")
+        found: list[Choices] = []
+        for window in (cost_window(limit), (0.0, math.inf if limit is None else limit)):
+            if len(found) < LEAST_EXPLAINED:
+                known, count = self.relaxation.decisions, self.budget.count
+                found = random_networks(known, wanted, own, count, window, fewest=0)
+        return found
+
+    def _by_options(self, task: Task, children: Children) -> dict[str, Any]:
+        """Take the network whose options add most to the verdicts on random ones, and to the prior's score.
+
+        Returns:
+            For the metrics: the verdicts, and what the options add, if that derives the network.
+        """
+        networks, known, arch = self.even(), self.relaxation.decisions, self.config.arch
         say = console.print if distributed.rank() == 0 else void
-        of = f"{task.metric} of {len(networks)} random networks"
-        if effects.explained > 0:
-            say(f"search: options explain {effects.explained:.0%} of the held-out {of}, where these were left out")
-            total = dict(effects.of)
-            if self.config.arch.prior is not None:
-                with distributed.apart():
-                    before = believed(self.space, task, self.budget, self.config.seed).of
-                total = {key: [a + b for a, b in zip(own, before[key], strict=True)] for key, own in total.items()}
-            self.choices = self.budget.derive(self.relaxation, total)
-        else:
+        if len(networks) < LEAST_EXPLAINED:
+            within = "" if self.budget.config.limit is None else " within the budget"
+            fewer = f"found {len(networks)} networks{within}, it takes {LEAST_EXPLAINED} to tell what options add"
+            say(f"search: {fewer}: the logits derive the network")
+            return {}
+        scores = self._scores(networks, task, children)
+        found: dict[str, Any] = {
+            "sampled": [{"choices": one, task.metric: score} for one, score in zip(networks, scores, strict=True)]
+        }
+        effects, of = main_effects(known, networks, scores), f"{task.metric} of {len(networks)} random networks"
+        if effects.explained <= 0:
             say(f"search: warning: options explain nothing of the held-out {of}: the logits derive the network")
-        return [{"choices": one, task.metric: score} for one, score in zip(networks, scores, strict=True)]
+            return found
+        say(f"search: options explain {effects.explained:.0%} of the held-out {of}, where these were left out")
+        logits = effects.logits(WEIGHT)
+        if self.prior is not None:
+            before = self.prior.logits(arch.prior_weight)
+            logits = {key: [a + b for a, b in zip(own, before[key], strict=True)] for key, own in logits.items()}
+        self.choices = self.budget.derive(self.relaxation, logits)
+        self.believed = {key: torch.tensor(own).softmax(0) for key, own in logits.items()}
+        return {**found, "options": {"explained": effects.explained, "logits": logits}}
 
     def _scores(self, networks: Sequence[Choices], task: Task, children: Children) -> list[float]:
         """Of networks on what is held out, every rank its part of them."""
         ranks = range(distributed.rank(), len(networks), distributed.world())
-        own = [self._score(child, task, children) if n in ranks else 0.0 for n, child in enumerate(networks)]
+        own = [0.0] * len(networks)
+        for n in ranks:
+            own[n] = self._score(networks[n], task, children)
+            self.pause()
         return distributed.sum_numbers(own)
 
     def samples(self, found: Sequence[Choices], wanted: int, generator: torch.Generator) -> list[Choices]:
@@ -173,19 +209,19 @@ class Verdict:
     def _health(self, metrics: dict[str, Any], last: bool, equal: Sequence[str]) -> Health:
         arch, known = self.config.arch, self.relaxation.decisions
         index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
-        probabilities = self.relaxation.probabilities()
-        expected = float(self.budget.count.expected({key: p.double() for key, p in probabilities.items()}))
+        expected = float(self.budget.count.expected({key: p.double() for key, p in self.believed.items()}))
         return examine(
             self.space.spec,
             self.space.input,
             known,
             self.choices,
-            probabilities,
+            self.believed,
             metrics["moves"],
             (expected, float(self.budget.count.at(index))),
             (metrics["temperature"] if self.estimator.tempered else 0.0, arch.temperature),
             last,
             equal,
+            "options" in metrics,
         )
 
     def genotype(self, metrics: dict[str, Any], task: Task) -> Genotype:
@@ -197,7 +233,8 @@ class Verdict:
             "task": config.task, "metric": task.metric,
             "holdout": task.holdout,
             "budget": {config.budget.kind: config.budget.limit}, "logits": self.relaxation.logits(),
-            "entropy": metrics["entropy"], "moves": metrics["moves"], "health": metrics["health"],
+            "options": metrics.get("options"), "entropy": entropies(self.believed),
+            "moves": metrics["moves"], "health": metrics["health"],
             "held_out": metrics.get("held_out"), "held_out_supernet": metrics.get("held_out_supernet"),
             "rivals": metrics.get("rivals"),
             **self.budget.expected(self.relaxation),

@@ -13,6 +13,7 @@ from dnas.data.layouts import load_data
 from dnas.data.splits import Split, hold_out, matched
 from dnas.errors import UserError
 from retrain.load import load
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "16", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 SMALL += ["--optim.epochs", "1", "--device", "cpu"]
@@ -58,7 +59,7 @@ def test_leave_one_out_through_the_command_line(
     assert "ranked cameras ignored" in (out := capsys.readouterr().out)
     assert "the same image" not in out  # queries that are the gallery are no copies
     one, other = tmp_path / "one", tmp_path / "other"
-    assert run("search", "--data", shells, *SMALL, "--holdout", 0.34, "--out", tmp_path / "search") == 0
+    assert run("search", "--data", shells, *SMALL, *BY_LOGITS, "--holdout", 0.34, "--out", tmp_path / "search") == 0
     out = capsys.readouterr().out
     assert "2 held-out identities (6 queries, cameras ignored)" in out
     assert json.loads((tmp_path / "search/genotype.json").read_text())["search"]["data"]["protocol"] == "ignore"

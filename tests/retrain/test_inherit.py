@@ -13,6 +13,7 @@ from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.run.folder import RunFolder
 from retrain.models import stored_config
 from retrain.train import Retraining
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 SMALL += ["--optim.epochs", "1", "--device", "cpu"]
@@ -22,7 +23,8 @@ def test_the_hold_out_goes_with_the_weights(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, out = str(tmp_path / "search"), tmp_path / "inherited"
-    assert main(["search", *SMALL, "--data", str(pedestrians), "--holdout", "0.4", "--seed", "3", "--out", found]) == 0
+    words = ["search", *SMALL, *BY_LOGITS, "--data", str(pedestrians), "--holdout", "0.4", "--seed", "3"]
+    assert main([*words, "--out", found]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: no epoch trains the logits (optim.epochs 1, arch.weights_only none)" in said
     words = ["retrain", *SMALL, "--genotype", found, "--inherit", "true", "--seed", "5", "--test", "false"]
@@ -50,6 +52,6 @@ def test_the_hold_out_goes_with_the_weights(
 def test_a_search_that_trains_logits_does_not_warn(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["search", *SMALL, "--data", str(pedestrians), "--holdout", "0.4", "--arch.weights_only", "0"]
+    words = ["search", *SMALL, *BY_LOGITS, "--data", str(pedestrians), "--holdout", "0.4", "--arch.weights_only", "0"]
     assert main([*words, "--out", str(tmp_path / "search")]) == 0
     assert "no epoch trains the logits" not in capsys.readouterr().out

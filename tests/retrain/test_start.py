@@ -9,6 +9,7 @@ import torch
 
 from dnas.cli import main
 from dnas.run.folder import RunFolder
+from tests.searches import BY_LOGITS
 
 SMALL = ["--optim.identities", "3", "--optim.images", "2", "--device", "cpu", "--optim.epochs", "1"]
 SIZE = ["--input.height", "32", "--input.width", "16"]
@@ -60,7 +61,7 @@ def test_a_searched_network_and_a_transformer_of_another_size(
     pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", pedestrians, *SMALL, "--optim.lr", 0]
-    assert run("search", *words, *SIZE, "--holdout", 0.4, "--out", tmp_path / "search") == 0
+    assert run("search", *words, *SIZE, *BY_LOGITS, "--holdout", 0.4, "--out", tmp_path / "search") == 0
     assert run("retrain", *words, "--genotype", tmp_path / "search", "--out", tmp_path / "a") == 0
     assert run("retrain", *words, "--seed", 1, "--weights", tmp_path / "a", "--out", tmp_path / "b") == 0
     old, new = weights(tmp_path / "a"), weights(tmp_path / "b")

@@ -13,6 +13,7 @@ from dnas.nn.network import Output
 from dnas.run.finite import Watch
 from dnas.run.folder import RunFolder
 from dnas.search.budget import Budget
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 
@@ -29,7 +30,7 @@ def test_the_broken_term_is_named() -> None:
 
 WORDS = {
     "retrain": ["--backbone", "resnet18", "--backbone_width", "0.125"],
-    "search": ["--holdout", "0.4", "--arch.weights_only", "0"],
+    "search": ["--holdout", "0.4", "--arch.weights_only", "0", *BY_LOGITS],
 }
 
 

@@ -9,11 +9,12 @@ import pytest
 from dnas.cli import main
 from dnas.run.folder import RunFolder
 from dnas.run.position import Position
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "16", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 SMALL += ["--device", "cpu", "--optim.epochs", "2"]
 KINDS = {
-    "search": ["--holdout", "0.4"],
+    "search": ["--holdout", "0.4", *BY_LOGITS],
     "retrain": ["--backbone", "resnet18", "--backbone_width", "0.125"],
 }
 

@@ -18,13 +18,15 @@ from dnas.run.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from dnas.run.folder import RunFolder
 from dnas.run.position import CheckpointConfig, Interrupted, Pauses, Position, Stop
 from tests.data.test_classes import pictures
+from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 RUNS = {
     "search": ["--holdout", "0.4", "--space", "tiny_reid_dcs", "--loss.refresh", "epoch", "--loss.eta_warmup", "0"],
-    "search sampled": ["--holdout", "0.4", "--arch.mode", "sampled", "--arch.weights_only", "0"],
+    "search sampled": ["--holdout", "0.4", "--arch.mode", "sampled", "--arch.weights_only", "0", *BY_LOGITS],
     "search joint": [
         *("--holdout", "0.4", "--arch.mode", "sampled", "--arch.data", "joint", "--arch.weights_only", "0"),
+        *BY_LOGITS,
         *("--train.ema", "0.9", "--train.accumulate", "2", "--train.clip", "1.0", "--train.amp", "bf16"),
     ],
     "search classes": ["--task", "classify", "--holdout", "0.4", "--optim.batch", "4", "--arch.weights_only", "0"],

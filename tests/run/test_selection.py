@@ -10,6 +10,7 @@ from torch import Tensor
 from dnas.cli import main
 from dnas.nn.channel_selection import ChannelSelection
 from dnas.run.folder import RunFolder
+from tests.searches import BY_LOGITS
 
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.epochs", "2",
          "--optim.identities", "3", "--optim.images", "2", "--optim.dcs_temperature", "0.8",
@@ -17,7 +18,7 @@ SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--op
 FIXED = ["--backbone", "resnet18", "--backbone_width", "0.125", "--backbone_small", "true", "--holdout", "0.4"]
 VERBS = {
     "retrain": [*FIXED, "--attention", "selective", "--loss.ibb_on", "both", "--test", "false"],
-    "search": ["--space", "tiny_reid_dcs", "--holdout", "0.4", "--loss.ibb_on", "attention"],
+    "search": ["--space", "tiny_reid_dcs", "--holdout", "0.4", "--loss.ibb_on", "attention", *BY_LOGITS],
 }
 
 SITES = {

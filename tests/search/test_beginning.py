@@ -17,6 +17,7 @@ from dnas.search.search import Search
 from dnas.search.supernet import SupernetBuilder
 from dnas.space.spec import Decision, decisions
 from search_spaces import SPACES
+from tests.searches import BY_LOGITS
 from tests.spaces import CELLS, random_choices
 
 
@@ -116,7 +117,7 @@ def test_the_search_hands_the_setting_on(
     words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--holdout", "0.4", "--device", "cpu"]
     words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
     words += ["--eval_every", "0", "--optim.epochs", "6", "--arch.mode", "switch", "--arch.weights_draws", draws]
-    assert main(["search", *words, "--arch.weights_only", "none" if draws == "logits" else "0.5"]) == 0
+    assert main(["search", *words, *BY_LOGITS, "--arch.weights_only", "none" if draws == "logits" else "0.5"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = len(used) // 6
     by_epoch = [used[epoch * steps] for epoch in range(6)]

@@ -27,10 +27,10 @@ CONFIG = SearchConfig(
     loss=LossConfig(eta_warmup=0), budget=BudgetConfig(macs="1M"),
 )  # fmt: skip
 ARCH = {
-    "score": ArchConfig("score", draws=3, weights_only=0.0, lr=0.01),
-    "sampled": ArchConfig("sampled", weights_only=0.0, lr=0.1, entropy=0.1),
-    "full": ArchConfig("full", weights_only=0.0, lr=0.1),
-    "classes": ArchConfig("sampled", weights_only=0.0, lr=0.1),
+    "score": ArchConfig("score", draws=3, weights_only=0.0, lr=0.01, prior=None),
+    "sampled": ArchConfig("sampled", weights_only=0.0, lr=0.1, entropy=0.1, prior=None),
+    "full": ArchConfig("full", weights_only=0.0, lr=0.1, prior=None),
+    "classes": ArchConfig("sampled", weights_only=0.0, lr=0.1, prior=None),
     "joint": ArchConfig("sampled", data="joint", weights_only=0.0, lr=0.1, entropy=0.1, prior="naswot"),
 }
 SPACE = {

@@ -1,6 +1,7 @@
 """A search's verdict against short trainings: by the command line, resumable, into genotype and summary."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from dnas.search.standing import Standing
 from dnas.space.genotype import read_genotype
 from dnas.space.spec import Choices, Space, decisions, fill, in_use
 from search_spaces import SPACES
+from tests.searches import BY_LOGITS
 
 SPACE = SPACES["tiny_reid"].resized(32, 16)
 GRAPHS = SPACES["cells_reid_tiny"].resized(32, 16)
@@ -62,7 +64,8 @@ def test_a_standing_says_what_it_is_worth() -> None:
 def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_path: Path) -> None:
     words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--device", "cpu", "--holdout", "0.4"]
     words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
-    words += ["--optim.epochs", "2", "--arch.samples", "3", "--arch.samples_epochs", "2"]
+    words += ["--optim.epochs", "2", *BY_LOGITS[:2], "--arch.samples", "3", "--arch.samples_epochs", "2"]
+    words += ["--arch.samples_from", "logits"]
     assert main(["search", *words]) == 0
     state, folder = opened(tmp_path / "run", lambda name: SPACES[name])
     sampled = folder.rows()[-1]["sampled"]
@@ -83,9 +86,9 @@ def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_
 
 def test_how_samples_are_judged_needs_samples() -> None:
     with pytest.raises(UserError, match=r"arch\.samples_epochs: found 3, allowed without arch\.samples: 0"):
-        ArchConfig(samples_epochs=3)
-    with pytest.raises(UserError, match=r"arch\.samples_from: found neighbours, allowed without arch\.samples: logits"):
-        ArchConfig(samples_from="neighbours")
+        ArchConfig(samples=0, samples_epochs=3)
+    with pytest.raises(UserError, match=r"arch\.samples: found 8, allowed with .* uniform: 0, or 20 and more"):
+        ArchConfig(samples=8)
 
 
 @pytest.mark.parametrize(("space", "limit"), [(SPACE, None), (SPACE, "0.8M"), (GRAPHS, None)])
@@ -117,11 +120,11 @@ def test_neighbours_climb(pedestrians: Path, monkeypatch: pytest.MonkeyPatch, sp
         assert max(costs) <= 8e5
 
 
-def evenly(data: Path, limit: str | None = None, **arch: object) -> Search:
+def evenly(data: Path, limit: str | None = None) -> Search:
     """A search that ends with sixty even samples; its logits are sure of the second options."""
     config = SearchConfig(
         str(data), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2),
-        arch=ArchConfig(samples=60, samples_from="uniform", **arch), budget=BudgetConfig(macs=limit),  # type: ignore[arg-type]
+        arch=ArchConfig(samples=60), budget=BudgetConfig(macs=limit),
     )  # fmt: skip
     state = Search(config, SPACE)
     with torch.no_grad():
@@ -142,7 +145,7 @@ def test_even_samples_explain_the_best_network(
     """Better than any of them by what options add, whatever the logits are sure of; within the budget."""
     verdict = (state := evenly(pedestrians, limit)).verdict
     monkeypatch.setattr(verdict, "_score", lambda one, *_: worth(one))
-    sampled = verdict._explained(state.task, state.children)
+    sampled = verdict._by_options(state.task, state.children)["sampled"]
     known, count = decisions(state.space.spec), state.budget.count
     costs = [count.at({key: d.index(one["choices"][key]) for key, d in known.items()}) for one in sampled]
     assert len({json.dumps(one["choices"]) for one in sampled}) == len(sampled) == 60
@@ -157,13 +160,28 @@ def test_even_samples_explain_the_best_network(
 
 
 def test_the_prior_has_a_say_in_what_even_samples_explain(pedestrians: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = (state := evenly(pedestrians, prior="naswot")).verdict
+    verdict = (state := evenly(pedestrians)).verdict
     monkeypatch.setattr(verdict, "_score", lambda one, *_: worth(one))
     known = decisions(SPACE.spec)
-    first = Effects({key: [9.0] + [0.0] * (len(own.options) - 1) for key, own in known.items()}, 1.0)
-    monkeypatch.setattr("dnas.search.verdict.believed", lambda *_: first)
-    verdict._explained(state.task, state.children)
+    verdict.prior = Effects({key: [9.0] + [0.0] * (len(own.options) - 1) for key, own in known.items()}, 1.0)
+    options = verdict._by_options(state.task, state.children)["options"]
     assert worth(verdict.choices, 0) == len(known)
+    for key, p in verdict.believed.items():
+        torch.testing.assert_close(p, torch.tensor(options["logits"][key]).softmax(0))
+        assert int(p.argmax()) == 0
+
+
+def test_undecided_is_what_derives_the_network(pedestrians: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what the logits are sure of, where options derive it: they explain two choices, and nothing of the others."""
+    state = evenly(pedestrians)
+    settled = list(decisions(SPACE.spec))[:2]
+    own = {key: decisions(SPACE.spec)[key].options[-1] for key in settled}
+    monkeypatch.setattr(state.verdict, "_score", lambda one, *_: sum(one[key] == own[key] for key in settled))
+    metrics = {"epoch": 9, "moves": dict.fromkeys(decisions(SPACE.spec), 0)}
+    health = state.verdict.judge(metrics, state.task, state.stepper.final, state.children, last=True)
+    assert not {*health.undecided, *health.equal} & {*settled}
+    assert len(health.undecided) + len(health.equal) > len(decisions(SPACE.spec)) / 2
+    assert list(metrics["rivals"])  # type: ignore[call-overload]
 
 
 def test_where_even_samples_explain_nothing_the_logits_derive(
@@ -171,29 +189,48 @@ def test_where_even_samples_explain_nothing_the_logits_derive(
 ) -> None:
     verdict = (state := evenly(pedestrians)).verdict
     monkeypatch.setattr(verdict, "_score", lambda *_: 0.5)
-    verdict._explained(state.task, state.children)
+    assert "options" not in verdict._by_options(state.task, state.children)
     assert worth(verdict.choices, 1) == len(decisions(SPACE.spec))
     assert "warning: options explain nothing of the held-out mAP" in " ".join(capsys.readouterr().out.split())
 
 
-def test_too_few_even_samples_are_refused_at_once(pedestrians: Path) -> None:
-    with pytest.raises(UserError, match=r"arch\.samples: found 8, allowed with arch\.samples_from uniform: 20 or more"):
-        ArchConfig(samples=8, samples_from="uniform")
-    with pytest.raises(UserError, match=r"networks: found .* different ones among 20,000 random ones"):
-        evenly(pedestrians, "0.578M")
+def test_where_there_are_hardly_any_networks_the_logits_derive(
+    pedestrians: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    least = smallest(decisions(SPACE.spec), SPACE.spec.cost(SPACE.input).macs)
+    verdict = (state := evenly(pedestrians, str(1.001 * least))).verdict
+    before = verdict.choices
+    assert verdict._by_options(state.task, state.children) == {}
+    assert verdict.choices == before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "networks within the budget, it takes 20 to tell what options add: the logits derive the network" in said
+
+
+def test_a_budget_that_no_network_needs_is_no_hindrance(pedestrians: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = (state := evenly(pedestrians, "900M")).verdict
+    monkeypatch.setattr(verdict, "_score", lambda one, *_: worth(one))
+    verdict._by_options(state.task, state.children)
+    assert worth(verdict.choices) == len(decisions(SPACE.spec))
+
+
+def test_all_networks_are_judged_where_there_are_fewer_than_asked_for(pedestrians: Path) -> None:
+    known = dict(list(decisions(SPACE.spec).items())[:3])
+    every = random_networks(known, 1000, 0, fewest=0)
+    assert len({json.dumps(one) for one in every}) == len(every)
+    assert len(every) == math.prod(len(one.options) for one in known.values())
 
 
 @pytest.mark.slow
 def test_a_search_ends_with_even_samples(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data", str(pedestrians), "--out", str(tmp_path / "run"), "--device", "cpu", "--holdout", "0.4"]
     words += ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
-    words += ["--optim.epochs", "2", "--arch.samples", "20", "--arch.samples_from", "uniform"]
+    words += ["--optim.epochs", "2", "--arch.prior", "none", "--arch.samples", "20"]
     assert main(["search", *words]) == 0
     said = " ".join(capsys.readouterr().out.split())
     state, folder = opened(tmp_path / "run", lambda name: SPACES[name])
     sampled = folder.rows()[-1]["sampled"]
     networks = [one["choices"] for one in sampled]
-    assert networks == [dict(one) for one in state.verdict.even]
+    assert networks == [dict(one) for one in state.verdict.even()]
     for one in sampled[:3]:
         assert state.children.score(one["choices"], state.task) == one["mAP"]
     found = main_effects(state.relaxation.decisions, networks, [one["mAP"] for one in sampled])
@@ -232,7 +269,8 @@ def test_by_the_command_line(pedestrians: Path, tmp_path: Path, capsys: pytest.C
     out = tmp_path / "search"
     words = ["--data", str(pedestrians), "--out", str(out), "--holdout", "0.4", "--device", "cpu"]
     size = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
-    assert main(["search", *words, *size, "--optim.epochs", "2", "--verify", "5", "--verify_epochs", "1"]) == 0
+    asked = [*BY_LOGITS, "--optim.epochs", "2", "--verify", "5", "--verify_epochs", "1"]
+    assert main(["search", *words, *size, *asked]) == 0
     said = capsys.readouterr().out
     assert "agree on 5 random networks by" in said
     assert "the found network is" in said

@@ -80,7 +80,7 @@ def state(pedestrians: Path, tmp_path: Path) -> Search:
     config = SearchConfig(
         str(pedestrians), str(tmp_path), holdout=0.4, device="cpu",
         input=InputConfig(height=32, width=16, flip=0.0, pad=0, erase=0.0),
-        optim=OptimConfig(epochs=4, identities=3, images=2), arch=ArchConfig(data="split"),
+        optim=OptimConfig(epochs=4, identities=3, images=2), arch=ArchConfig(data="split", prior=None),
     )  # fmt: skip
     return Search(config, SPACES["tiny_reid"])
 

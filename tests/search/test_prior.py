@@ -24,6 +24,7 @@ from dnas.search.zero_cost import naswot
 from dnas.space.genotype import read_genotype
 from dnas.space.spec import Choices, Decision, decisions
 from search_spaces import SPACES
+from tests.searches import BY_LOGITS
 
 KNOWN = {"a": Decision("a", ("x", "y", "z")), "b": Decision("b", (1, 2), "width"), "c": Decision("c", ("x", "y"))}
 FEWER = 60
@@ -123,8 +124,25 @@ def test_a_score_that_tells_nothing_apart_is_no_prior(pedestrians: Path, monkeyp
     state = Search(config, SPACES["tiny_reid"])
     monkeypatch.setattr("dnas.search.prior.naswot", lambda *_: -math.inf)
     monkeypatch.setattr("dnas.search.prior.NETWORKS", FEWER)
-    with pytest.raises(UserError, match=r"arch.prior: .* all here score the same"):
-        believed(state.space, state.task, state.budget, 0)
+    with pytest.raises(UserError, match=r"arch.prior: naswot says nothing here: all random networks score the same"):
+        state.begin_epoch(0, 0)
+
+
+def test_by_itself_a_search_goes_on_without_a_prior(
+    pedestrians: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SearchConfig(
+        str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2),
+        input=InputConfig(32, 16),
+    )  # fmt: skip
+    state = Search(config, SPACES["tiny_reid"])
+    monkeypatch.setattr("dnas.search.prior.naswot", lambda *_: math.nan)
+    monkeypatch.setattr("dnas.search.prior.NETWORKS", 20)
+    state.begin_epoch(0, 0)
+    assert state.verdict.prior is None
+    assert len({tuple(p.tolist()) for p in state.relaxation.probabilities().values() if len(p) == 3}) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "all options start alike: naswot says nothing here: it needs activations" in said
 
 
 def test_networks_that_let_nothing_through_are_the_worst() -> None:
@@ -137,7 +155,7 @@ def test_networks_that_let_nothing_through_are_the_worst() -> None:
 def words(data: Path, out: Path, *more: str) -> list[str]:
     small = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
     common = ["--data", str(data), "--out", str(out), "--holdout", "0.4", "--device", "cpu", "--eval_every", "0"]
-    return [*common, *small, "--optim.epochs", "4", *more]
+    return [*common, *small, *BY_LOGITS, "--optim.epochs", "4", *more]
 
 
 def rows(out: Path) -> list[dict[str, dict[str, list[float]]]]:
@@ -222,9 +240,7 @@ def test_networks_are_scored_within_the_budget(monkeypatch: pytest.MonkeyPatch) 
     assert within[-1] <= limit
     assert within[0] > anywhere[NETWORKS // 4]  # the dearest of them
     monkeypatch.setattr("dnas.search.prior.AMONG", 20)
-    with pytest.raises(
-        UserError, match=r"arch.prior: found naswot, allowed where 20 of .* within budget.macs, here \d"
-    ):
+    with pytest.raises(UserError, match=r"\d of 20 random networks within budget.macs are different, it takes 20"):
         costs(Budget(BudgetConfig(), space).count.at(dict.fromkeys(known, 0)) + 1)
 
 

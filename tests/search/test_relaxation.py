@@ -189,7 +189,8 @@ def test_the_search_uses_the_schedules(pedestrians: Path, tmp_path: Path, monkey
         str(pedestrians), str(tmp_path / "run"), holdout=0.4, eval_every=0, device="cpu",
         optim=OptimConfig(epochs=4, identities=3, images=2),
         arch=ArchConfig(
-            mode="sampled", data="split", temperature=4.0, temperature_end=0.5, idle_dropout=0.6, weights_only=0.25
+            mode="sampled", data="split", temperature=4.0, temperature_end=0.5, idle_dropout=0.6, weights_only=0.25,
+            prior=None,
         ),
     )  # fmt: skip
     state = Search(config, SPACES["tiny_reid"].resized(32, 16))

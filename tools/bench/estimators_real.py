@@ -51,7 +51,7 @@ def trained(space: Space, data: Path, epochs: int) -> Search:
     """A supernet after so many epochs of uniform draws."""
     optim = OptimConfig(epochs=2 * epochs, lr=3e-3, warmup=1, identities=8, images=4)
     config = SearchConfig(str(data), str(data / "none"), space=space.name, device="cpu", optim=optim)
-    state = Search(replace(config, arch=ArchConfig("score", weights_only=0.5)), space)
+    state = Search(replace(config, arch=ArchConfig("score", weights_only=0.5, prior=None)), space)
     for epoch in range(epochs):
         state.begin_epoch(epoch, 0)
         state.net.train()

@@ -156,7 +156,7 @@ def search_state(mode: str, device: torch.device) -> Iterator[Search]:
         synthesise(SynthConfig(str(data), ids=48, cameras=3, images=2))
         config = SearchConfig(
             str(data), str(Path(folder) / "run"), device=device.type,
-            arch=ArchConfig(mode=mode), budget=BudgetConfig(macs="30M"),
+            arch=ArchConfig(mode=mode, prior=None), budget=BudgetConfig(macs="30M"),
         )  # fmt: skip
         yield Search(config, SPACES["tiny_reid"])
 

@@ -64,7 +64,7 @@ COMMON = [
 
 
 def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropout: str) -> list[str]:
-    """What a search is measured by is spelled out, as defaults change."""
+    """What a search is measured by is spelled out, as defaults change; what these words leave out is `BARE`."""
     return [
         "--arch.mode", mode, "--arch.data", data, "--arch.weights_only", weights_only,
         "--arch.weights_draws", weights_draws, "--arch.idle_dropout", idle_dropout, "--arch.lr", "0.02",
@@ -72,8 +72,10 @@ def arch(mode: str, data: str, weights_only: str, weights_draws: str, idle_dropo
 
 
 ALONE_EPOCHS = 10
+BARE = ["--arch.prior", "none", "--arch.samples", "0", "--arch.samples_from", "logits"]
 BETWEEN = arch("between", "joint", "none", "both", "0.9")
 PRIOR = [*BETWEEN, "--arch.prior", "naswot", "--arch.prior_weight", "3"]
+OPTIONS = ["--arch.samples", "100", "--arch.samples_from", "uniform"]
 TRAINED = ["--arch.samples_epochs", str(ALONE_EPOCHS)]
 SEARCHES = {
     "between": BETWEEN,
@@ -81,20 +83,22 @@ SEARCHES = {
     "between, prior": PRIOR,
     "prior alone": [*PRIOR, "--optim.epochs", "1", "--arch.weights_only", "0.99"],
     "between, prior, neighbours": [*PRIOR, "--arch.samples", "16", "--arch.samples_from", "neighbours", *TRAINED],
-    "between, prior, by options": [*PRIOR, "--arch.samples", "100", "--arch.samples_from", "uniform"],
+    "between, prior, by options": [*PRIOR, *OPTIONS],
     "score": arch("score", "split", "0.3", "logits", "0"),
     "switch": arch("switch", "joint", "none", "both", "0.9"),
     "sampled": arch("sampled", "split", "0.3", "logits", "0"),
     "full": arch("full", "joint", "none", "logits", "0.9"),
 }
-"""The first is the default, which the others are held against; `score` as it was when it was the default."""
-OURS = next(iter(SEARCHES))
-CONTROLS = {
+"""`between` was the default until 2026-11-30, `score` as it is here until 2026-11-25."""
+OURS = "between, prior, by options"
+"""The default, which the others are held against."""
+CHANGED = {
     "idle options from the start": arch("between", "joint", "none", "both", "0"),
     "draws follow the logits": arch("between", "joint", "none", "logits", "0.9"),
     "logits from the start": arch("between", "joint", "0", "both", "0.9"),
     "images apart": arch("between", "split", "none", "both", "0.9"),
 }
+CONTROLS = {name: [*words, *PRIOR[len(BETWEEN) :], *OPTIONS] for name, words in CHANGED.items()}
 """The default with one setting changed."""
 BANK = 64
 """Random cells for the correlations; random search draws on, if its time allows more."""
@@ -104,7 +108,7 @@ ZERO_COST = 200
 
 
 def settings(variant: str = OURS) -> str:
-    """Identifies what the runs of a variant were made with; of the first one, the version of the experiment."""
+    """Identifies what the runs of a variant were made with; of the default, the version of the experiment."""
     made = [SPACE, COMMON, {**SEARCHES, **CONTROLS}[variant], ALONE_EPOCHS, ZERO_COST]
     return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
 
@@ -139,6 +143,7 @@ def search(images: Path, out: Path, variant: str, seed: int) -> None:
         "--seed",
         str(seed),
         *COMMON,
+        *BARE,
         *{**SEARCHES, **CONTROLS}[variant],
     ]
     known = (folder / "config.yaml").is_file()
@@ -298,7 +303,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--controls", type=int, default=0, help="seeds of each control")
     parser.add_argument(
-        "--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES), help="beside the first"
+        "--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES), help="beside the default"
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--so_far", action="store_true", help="run nothing, report on what is there")

@@ -146,10 +146,12 @@ def report(options: argparse.Namespace) -> None:
         below = sum(a > b for a in ours for b in theirs) / (len(ours) * len(theirs))
         data = RunFolder.open(out / f"search-{mode}-0").json("data.json")
         apart = "" if config["arch"].get("share", True) else ", weights apart"
-        prior = f", prior {config['arch']['prior']}" if config["arch"].get("prior") else ""
-        if prior and (config["arch"]["weights_only"] or 0) * config["optim"]["epochs"] > config["optim"]["epochs"] - 1:
+        arch, epochs = config["arch"], config["optim"]["epochs"]
+        prior = f", prior {arch['prior']}" if arch.get("prior") else ""
+        by_options = ", by options" if arch.get("samples") and arch.get("samples_from") == "uniform" else ""
+        if prior and (arch["weights_only"] or 0) * epochs > epochs - 1 and not by_options:
             prior += " alone"  # no epoch trained the logits
-        name = f"{config['space']}, {data['name']}, {mode}{prior}{apart}"
+        name = f"{config['space']}, {data['name']}, {mode}{prior}{by_options}{apart}"
         seeds = min(len(maps) for _, maps in drawn + searched)
         if seeds > 1:
             name += f", {seeds} seeds"
