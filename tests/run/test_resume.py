@@ -73,19 +73,26 @@ def test_every_step_can_be_the_last(
     data = pictures(tmp_path / "classes", {"a": 12, "b": 12}) if "classes" in name else pedestrians
     road = [*SMALL, "--data", str(data), "--device", "cpu", "--optim.epochs", "2", *RUNS[name]]
     assert main([verb, *road, "--out", str(tmp_path / "whole")]) == 0
-    after_step = Pauses.after_step
+    after_step, between_looks = Pauses.after_step, Pauses.between_looks
+    stopped_between: list[bool] = []
 
     def ask(self: Pauses, steps: int, ready: bool = True) -> None:
         self.stop.signal = signal.SIGTERM
         after_step(self, steps, ready)
 
+    def look(self: Pauses) -> None:
+        stopped_between.append(self.stop.signal is not None)
+        between_looks(self)
+
     monkeypatch.setattr(Pauses, "after_step", ask)
+    monkeypatch.setattr(Pauses, "between_looks", look)
     stopped = tmp_path / "stopped"
     codes = [main([verb, *road, "--out", str(stopped)])]
     while codes[-1] == 143 and len(codes) < 40:
         codes.append(main([verb, "--resume", str(stopped)]))
     assert codes[-1] == 0
     assert len(codes) > 3
+    assert any(stopped_between) == (name in ("search", "search classes"))  # those that judge networks at their end
     assert results(stopped) == results(tmp_path / "whole")
     same_state(RunFolder(stopped).load(), RunFolder(tmp_path / "whole").load())
 
