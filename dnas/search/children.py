@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,8 +40,12 @@ class Children:
         return child
 
     @torch.no_grad()
-    def recalibrated(self, choices: Choices) -> Network:
-        """The child with batch norm statistics of its own, averaged over the task's calibration batches."""
+    def recalibrated(self, choices: Choices, batches: int | None = None) -> Network:
+        """The child with batch norm statistics of its own, averaged over the task's calibration batches.
+
+        Args:
+            batches: over so many of them alone.
+        """
         child = self.child(choices)
         for norm in (module for module in child.modules() if isinstance(module, _BatchNorm)):
             norm.reset_running_stats()
@@ -48,10 +53,10 @@ class Children:
         torch.manual_seed(seeds.derive(self.seed, "recalibrate"))  # DCS draws noise in training mode
         child.train()
         with distributed.apart():  # every rank makes the same child
-            for inputs in self.task.calibration():
+            for inputs in itertools.islice(self.task.calibration(), batches):
                 child(inputs)
         return child.eval()
 
-    def score(self, choices: Choices, task: Task) -> float:
+    def score(self, choices: Choices, task: Task, batches: int | None = None) -> float:
         """The number that decides, of a recalibrated child on what is held out."""
-        return task.evaluate(self.recalibrated(choices))[task.metric]
+        return task.evaluate(self.recalibrated(choices, batches))[task.metric]

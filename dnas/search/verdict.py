@@ -29,6 +29,8 @@ from dnas.task.task import Task
 
 WEIGHT = 3.0
 """Of what options add to the verdicts, where `arch.prior_weight` is that of what they add to the prior's score."""
+FEW = 5
+"""Batches from which each of many networks takes its batch norm statistics: their order by more is the same (0.99)."""
 TRIES = 10
 """Draws for every sample that is wanted: settled logits draw the same networks again and again."""
 
@@ -189,7 +191,7 @@ class Verdict:
     def _score(self, choices: Choices, task: Task, children: Children) -> float:
         epochs = self.config.arch.samples_epochs
         if not epochs:
-            return children.score(choices, task)
+            return children.score(choices, task, FEW)
         score = short_training(self.config, task, fill(self.space.spec, choices), self.space.input, epochs)
         console.print(f"search: a sample, trained on its own: {task.metric} {score:.1%}")
         return score

@@ -19,6 +19,7 @@ from dnas.search.fidelity import Fidelity, FidelityConfig, Judged
 from dnas.search.random_networks import random_networks
 from dnas.search.search import Search, opened
 from dnas.search.standing import Standing
+from dnas.search.verdict import FEW
 from dnas.space.genotype import read_genotype
 from dnas.space.spec import Choices, Space, decisions, fill, in_use
 from search_spaces import SPACES
@@ -232,7 +233,7 @@ def test_a_search_ends_with_even_samples(pedestrians: Path, tmp_path: Path, caps
     networks = [one["choices"] for one in sampled]
     assert networks == [dict(one) for one in state.verdict.even()]
     for one in sampled[:3]:
-        assert state.children.score(one["choices"], state.task) == one["mAP"]
+        assert state.children.score(one["choices"], state.task, FEW) == one["mAP"]
     found = main_effects(state.relaxation.decisions, networks, [one["mAP"] for one in sampled])
     wanted = state.budget.derive(state.relaxation, dict(found.of) if found.explained > 0 else None)
     assert read_genotype(folder.genotype_file).choices == wanted
