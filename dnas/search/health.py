@@ -145,7 +145,8 @@ def examine(
         temperatures: tau now, and at the start.
         last: whether the search ends here; before that only a collapse is worth a warning.
         equal: decisions whose likeliest options held-out data cannot tell apart.
-        by_options: whether what options add to held-out verdicts derived it, in place of the logits.
+        by_options: whether what options add to held-out verdicts derived it, in place of the logits. They say what is
+            good, and the budget alone what it may cost.
     """
     idleness = idle(spec, x, decisions, choices, probabilities)
     open_still = undecided_of(probabilities)
@@ -170,7 +171,7 @@ def examine(
                 f"temperature: {temperatures[0]:.2f} at the end (from {temperatures[1]:.2f}):"
                 " draws stayed close to uniform; lower arch.temperature_end"
             )
-        if abs(math.log(max(ratio, 1e-9))) > math.log(APART):
+        if not by_options and abs(math.log(max(ratio, 1e-9))) > math.log(APART):  # options know of no budget
             warnings.append(
                 f"cost: expected {costs[0]:,.0f}, derived {costs[1]:,.0f}: the choices have not settled on a network"
             )

@@ -211,7 +211,8 @@ class Verdict:
     def _health(self, metrics: dict[str, Any], last: bool, equal: Sequence[str]) -> Health:
         arch, known = self.config.arch, self.relaxation.decisions
         index = {key: decision.index(self.choices[key]) for key, decision in known.items()}
-        expected = float(self.budget.count.expected({key: p.double() for key, p in self.believed.items()}))
+        probabilities = self.relaxation.probabilities()
+        expected = float(self.budget.count.expected({key: p.double() for key, p in probabilities.items()}))
         return examine(
             self.space.spec,
             self.space.input,

@@ -182,6 +182,8 @@ def test_warnings(space: object) -> None:
     assert found(equal=list(known)[: len(known) // 2 + 1]) == []
     assert found(probabilities=decided, temperatures=(5.0, 5.0)) == ["temperature"]
     assert found(probabilities=decided, costs=(2e6, 1e6)) == ["cost"]
+    assert found(probabilities=decided, costs=(2e6, 1e6), by_options=True) == []  # which know of no budget
+    assert found(by_options=True) == ["undecided"]
 
 
 def test_moves() -> None:
