@@ -73,14 +73,15 @@ def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     page = Page(file.read_text())
     text = " ".join(page.words)
     said = json.loads((runs / "search" / "genotype.json").read_text())["search"]["health"]["warnings"]
+    health = said[0] if said else "nothing to worry about."
     assert page.stack == []
     assert [i for i, n in page.ids.items() if n > 1] == []
     for title in (
         "Comparison", "Search search", "Retraining searched", "Without and with the information bottleneck bound",
         "Accuracy over cost", "CMC curves", "Choices over time", "The course of the search", "The network it found",
         "Ranked lists, the worst queries first", "Where its attention looks", "The embedding in a plane",
-        "Which channels it selects or weighs", "Distances of same and different identities", f"Health: {said[0]}",
-        "Configuration", "Data and its fingerprint", "The command that makes it again:", "loss.eta",
+        "Which channels it selects or weighs", "Distances of same and different identities", f"Health: {health}",
+        "derived by", "Configuration", "Data and its fingerprint", "The command that makes it again:", "loss.eta",
     ):  # fmt: skip
         assert title in text, title
     assert "not drawn" not in text
