@@ -214,7 +214,7 @@ def test_a_budget_that_no_network_needs_is_no_hindrance(pedestrians: Path, monke
     assert worth(verdict.choices) == len(decisions(SPACE.spec))
 
 
-def test_all_networks_are_judged_where_there_are_fewer_than_asked_for(pedestrians: Path) -> None:
+def test_all_networks_are_judged_where_there_are_fewer_than_asked_for() -> None:
     known = dict(list(decisions(SPACE.spec).items())[:3])
     every = random_networks(known, 1000, 0, fewest=0)
     assert len({json.dumps(one) for one in every}) == len(every)
