@@ -128,9 +128,9 @@ class Pauses:
     def between_looks(self) -> None:
         """After the last step of an epoch, while what it led to is looked at for long: the end, as after a step.
 
-        The looks are begun anew when the run goes on.
+        The looks are begun anew when the run goes on. All ranks call this together.
         """
-        if self.stop.signal is not None and not distributed.active():
+        if distributed.any_rank(self.stop.signal is not None):
             self.save()
             self.stop.check()
 

@@ -145,11 +145,12 @@ class Verdict:
         return {**found, "options": {"explained": effects.explained, "logits": logits}}
 
     def _scores(self, networks: Sequence[Choices], task: Task, children: Children) -> list[float]:
-        """Of networks on what is held out, every rank its part of them."""
-        ranks = range(distributed.rank(), len(networks), distributed.world())
+        """Of networks on what is held out, every rank its part of them; all ranks pause together."""
         own = [0.0] * len(networks)
-        for n in ranks:
-            own[n] = self._score(networks[n], task, children)
+        for first in range(0, len(networks), distributed.world()):
+            n = first + distributed.rank()
+            if n < len(networks):
+                own[n] = self._score(networks[n], task, children)
             self.pause()
         return distributed.sum_numbers(own)
 

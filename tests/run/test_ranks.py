@@ -1,5 +1,6 @@
 """Several processes that die, are told to stop, and are started again by torchrun."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import multiprocessing
 
+from dnas.cli import main
 from dnas.run.folder import RunFolder
+from dnas.run.position import Pauses
+from tests.ranks import leave
 from tests.run.test_resume import results
 
 pytestmark = [
@@ -66,6 +72,33 @@ def test_a_rank_that_dies_ends_the_others(pedestrians: Path, tmp_path: Path) -> 
     assert seconds < 60
     assert "dnas: rank 0: another process of this run has ended" in said
     assert "dnas/run/loop.py" not in said  # the only traceback is that of torchrun itself
+
+
+def _asked_while_judging(rank: int, folder: str, data: str) -> None:
+    """A search; and one in which the second rank is asked to stop when its third pair of networks is judged."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    words = ["--data", data, "--optim.epochs", "1", "--arch.prior", "none", "--arch.samples", "21"]
+    assert main(["search", *SMALL, *words, "--out", f"{folder}/whole"]) == 0
+    between_looks, looks = Pauses.between_looks, itertools.count(1)
+
+    def look(self: Pauses) -> None:
+        if next(looks) == 3 and rank == 1:
+            self.stop.signal = signal.SIGTERM
+        between_looks(self)
+
+    Pauses.between_looks = look  # type: ignore[method-assign]
+    assert main(["search", *SMALL, *words, "--out", f"{folder}/run"]) == 128 + signal.SIGTERM
+    assert next(looks) == 4
+    assert main(["search", "--resume", f"{folder}/run"]) == 0
+    assert next(looks) == 4 + 1 + 11
+    leave()
+
+
+def test_all_ranks_stop_between_the_networks_they_judge(pedestrians: Path, tmp_path: Path) -> None:
+    """And go on as if nothing was; the last pair is one network."""
+    multiprocessing.spawn(_asked_while_judging, (str(tmp_path), str(pedestrians)), nprocs=2)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
 @pytest.mark.long
