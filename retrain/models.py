@@ -17,7 +17,7 @@ from dnas.run.folder import RunFolder
 from dnas.run.paths import with_paths
 from dnas.space.genotype import check_genotype, read_genotype
 from dnas.space.holes import Shape
-from dnas.space.spec import Space, Spec, decisions, fill, image
+from dnas.space.spec import Choices, Space, Spec, decisions, fill, image
 from dnas.task import pick_task
 from retrain.config import RetrainConfig
 from search_spaces import load_space, named_space
@@ -182,6 +182,11 @@ def search_options(folder: RunFolder) -> dict[str, list[str]]:
         return {}
     known = decisions(named_space(name).spec)
     return {key: [str(option) for option in decision.options] for key, decision in known.items()}
+
+
+def search_found(folder: RunFolder) -> Choices:
+    """The options of the network that a search has derived; nothing before the end of its first epoch."""
+    return read_genotype(folder.genotype_file).choices if folder.genotype_file.exists() else {}
 
 
 def run_measure(folder: RunFolder) -> Measure:

@@ -31,7 +31,7 @@ from retrain.card import card_items
 from retrain.compare import Comparison, Run, compare
 from retrain.look import draw_attention, draw_grad_cam
 from retrain.look_at import look_at
-from retrain.models import network_of, open_space, run_measure, search_options
+from retrain.models import network_of, open_space, run_measure, search_found, search_options
 from retrain.report_tables import as_dict, origin, results_table, search_summary, selection_table, sortable_table
 from retrain.tables import GROUPS, group_cells, pair_cells, pairs_title
 
@@ -96,7 +96,7 @@ class Reporter:
         rows, path = folder.rows(), folder.path
         by_options = ""
         if rows and rows[-1].get("options"):
-            by_options = " By the logits, that is: the network was derived by what options add to held-out verdicts."
+            by_options = " It was derived by what options add to held-out verdicts: the last column."
         items: list[Item] = []
         if folder.genotype_file.exists():
             found = as_dict(as_dict(folder.json("genotype.json")).get("search"))
@@ -128,8 +128,8 @@ class Reporter:
             ))  # fmt: skip
         items.append(self.picture(
             "Choices over time", "One strip per choice: the probability of each of its options, epoch by epoch.",
-            lambda: draw_choices(rows, search_options(folder)),
-            "Bright is probable; in bold the option that is ahead at the end." + by_options,
+            lambda: draw_choices(rows, search_options(folder), search_found(folder)),
+            "Bright is probable; in bold the options of the network that it found." + by_options,
         ))  # fmt: skip
         items.append(self.picture(
             "The course of the search",

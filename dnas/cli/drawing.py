@@ -71,7 +71,7 @@ def _figure(config: Namespace) -> Figure:
     from retrain.compare import read_run
     from retrain.look import draw_attention, draw_grad_cam
     from retrain.look_at import look_at
-    from retrain.models import run_measure, search_options
+    from retrain.models import run_measure, search_found, search_options
 
     kind, paths = config.kind, config.runs
     if kind in ("choices", "course"):
@@ -81,7 +81,7 @@ def _figure(config: Namespace) -> Figure:
         return (
             draw_course(folder.rows(), run_measure(folder))
             if kind == "course"
-            else draw_choices(folder.rows(), search_options(folder))
+            else draw_choices(folder.rows(), search_options(folder), search_found(folder))
         )
     if kind == "training":
         folders = {path: RunFolder.open(path) for path in paths}

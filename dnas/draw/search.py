@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from dnas.draw.style import GREY, INK, style
 from dnas.errors import UserError
@@ -22,11 +24,14 @@ MOST_STRIPS = 120
 UNITS = {"macs": ("MACs", 1e-6, "M"), "params": ("parameters", 1e-3, "k"), "latency": ("latency", 1.0, "ms")}
 
 
-def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
+def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]], found: Mapping[str, object]) -> Figure:
     """One strip per choice: a row for every option, epochs from left to right, bright where it is probable.
+
+    Where the network was derived by what options add to verdicts, that is a column of its own after the last epoch.
 
     Args:
         options: the options of every choice, by its key.
+        found: the options of the derived network, in bold; where that is not known those that are ahead.
 
     Raises:
         UserError: no epoch is logged yet.
@@ -34,6 +39,7 @@ def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
     if not rows:
         raise UserError("search: no epoch is logged yet")
     keys = list(rows[-1]["probabilities"])[:MOST_STRIPS]
+    by_options = rows[-1].get("options", {}).get("logits", {})
     lines = -(-len(keys) // COLUMNS)
     tallest = [max(len(rows[-1]["probabilities"][key]) for key in keys[n::lines]) for n in range(lines)]
     with style():
@@ -45,23 +51,37 @@ def draw_choices(rows: Rows, options: Mapping[str, Sequence[object]]) -> Figure:
         image = None
         for axes, key in zip(grid.T.flat, keys, strict=False):
             table_KE = np.array([row["probabilities"][key] for row in rows]).T
-            extent = (0.5, len(rows) + 0.5, len(table_KE) - 0.5, -0.5)
-            image = axes.imshow(table_KE, aspect="auto", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+            image, last_K = _strip(axes, table_KE, 0.5, len(rows) + 0.5), table_KE[:, -1]
+            if key in by_options:
+                last_K = np.exp(by_options[key] - np.logaddexp.reduce(by_options[key]))
+                _strip(axes, last_K[:, None], 0.5 + 1.02 * len(rows), 0.5 + 1.1 * len(rows))
+                axes.set_xlim(0.5, 0.5 + 1.1 * len(rows))
             axes.grid(visible=False)
             names = [str(option) for option in options.get(key, range(len(table_KE)))]
-            best = int(table_KE[:, -1].argmax())
+            taken = names.index(str(found[key])) if str(found.get(key)) in names else int(last_K.argmax())
             axes.set_yticks(range(len(names)), names, fontsize=7)
-            axes.get_yticklabels()[best].set_fontweight("bold")
-            axes.set_title(f"{key}: {names[best]} ({table_KE[best, -1]:.0%})", fontsize=8, loc="left")
+            axes.get_yticklabels()[taken].set_fontweight("bold")
+            axes.set_title(f"{key}: {names[taken]} ({last_K[taken]:.0%})", fontsize=8, loc="left")
+            axes.set_xticks(_whole(len(rows)))
             axes.tick_params(axis="x", labelsize=7)
         for axes in grid.T.flat[len(keys) :]:
             axes.set_axis_off()
         for axes in grid[-1]:
-            axes.set_xlabel("epoch", fontsize=8)
+            axes.set_xlabel("epoch; right: by options" if by_options else "epoch", fontsize=8)
         if image is not None:
             bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 3 / figure.get_figheight()), pad=0.01)
             bar.set_label("probability")
     return figure
+
+
+def _strip(axes: Axes, table_KE: np.ndarray, left: float, right: float) -> AxesImage:
+    extent = (left, right, len(table_KE) - 0.5, -0.5)
+    return axes.imshow(table_KE, aspect="auto", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+
+
+def _whole(epochs: int) -> list[float]:
+    """Some of the epochs, as ticks."""
+    return [at for at in MaxNLocator(6, integer=True).tick_values(1, epochs) if 1 <= at <= epochs]
 
 
 def draw_course(rows: Rows, measure: Measure = RETRIEVAL) -> Figure:

@@ -32,14 +32,33 @@ ROWS = [row(epoch) for epoch in range(4)]
 
 
 def test_one_strip_for_each_choice() -> None:
-    figure = draw_choices(ROWS, {"stage1.width": (16, 24), "stage1.attention": ("none", "dcs", "se")})
+    options = {"stage1.width": (16, 24), "stage1.attention": ("none", "dcs", "se")}
+    figure = draw_choices(ROWS, options, {})
     strips = [axes for axes in figure.axes if axes.images and axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in strips] == ["stage1.width: 16 (80%)", "stage1.attention: dcs (50%)"]
     np.testing.assert_allclose(strips[0].images[0].get_array(), [[0.5, 0.6, 0.7, 0.8], [0.5, 0.4, 0.3, 0.2]])
     assert [label.get_text() for label in strips[1].get_yticklabels()] == ["none", "dcs", "se"]
     plt.close(figure)
     with pytest.raises(UserError, match="no epoch is logged yet"):
-        draw_choices([], {})
+        draw_choices([], {}, {})
+
+
+def test_a_strip_ends_in_what_derived_the_network() -> None:
+    """Beside the epochs; the title and the bold label are of the derived network, which a budget may have changed."""
+    options = {"stage1.width": (16, 24), "stage1.attention": ("none", "dcs", "se")}
+    logits = {"stage1.width": [0.0, float(np.log(3))], "stage1.attention": [0.0, 0.0, float(np.log(2))]}
+    rows = [*ROWS[:-1], {**ROWS[-1], "options": {"logits": logits}}]
+    figure = draw_choices(rows, options, {"stage1.width": 24, "stage1.attention": "none"})
+    strips = [axes for axes in figure.axes if axes.images and axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in strips] == ["stage1.width: 24 (75%)", "stage1.attention: none (25%)"]
+    np.testing.assert_allclose(strips[0].images[1].get_array(), [[0.25], [0.75]])
+    assert strips[1].get_xlabel() == "epoch; right: by options"
+    bold = [label.get_text() for label in strips[1].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == ["none"]
+    for axes in strips:
+        (_, end), (start, _) = (sorted(image.get_extent()[:2]) for image in axes.images)
+        assert end < start
+    plt.close(figure)
 
 
 def lines(figure: Figure, title: str) -> dict[str, list[float]]:

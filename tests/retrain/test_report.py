@@ -13,6 +13,7 @@ import pytest
 from dnas.cli import main
 from dnas.draw.page import Cell, Report, Section, Table, Text, render
 from dnas.run.folder import RunFolder
+from dnas.space.genotype import read_genotype
 
 SMALL = ["--device", "cpu", "--input.height", "32", "--input.width", "16", "--optim.identities", "3"]
 SMALL += ["--optim.images", "2", "--optim.epochs", "2"]
@@ -72,7 +73,8 @@ def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     assert main(["report", *names, "-o", str(file), "--images", "2", "--device", "cpu"]) == 0
     page = Page(file.read_text())
     text = " ".join(page.words)
-    said = json.loads((runs / "search" / "genotype.json").read_text())["search"]["health"]["warnings"]
+    found = json.loads((runs / "search" / "genotype.json").read_text())
+    said = found["search"]["health"]["warnings"]
     health = said[0] if said else "nothing to worry about."
     assert page.stack == []
     assert [i for i, n in page.ids.items() if n > 1] == []
@@ -85,13 +87,15 @@ def test_everything_is_in_one_file(runs: Path, tmp_path: Path) -> None:
     ):  # fmt: skip
         assert title in text, title
     assert "not drawn" not in text
-    for tag, found in page.attributes:
-        assert not str(found.get("src", "data:")).startswith(("http", "//", "file")), (tag, found)
-        assert str(found.get("href", "#")).startswith("#")
+    for key, option in found["choices"].items():
+        assert f"{key}: {option} (" in text  # over its strip
+    for tag, own in page.attributes:
+        assert not str(own.get("src", "data:")).startswith(("http", "//", "file")), (tag, own)
+        assert str(own.get("href", "#")).startswith("#")
         if tag == "img":
-            assert found["alt"]
-        if found.get("role") == "img":
-            assert found["aria-label"]
+            assert own["alt"]
+        if own.get("role") == "img":
+            assert own["aria-label"]
     fingerprint = json.loads((runs / "with" / "data.json").read_text())["sha256"]
     assert fingerprint in text
     assert f"--config {runs}/with/config.yaml" in text
@@ -220,6 +224,8 @@ def test_draw_verbs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     with_bound, search = str(runs / "with"), str(runs / "search")
     for kind in ("choices", "course"):
         assert main(["draw", kind, search, "-o", str(tmp_path / f"{kind}.svg")]) == 0
+    for key, option in read_genotype(runs / "search" / "genotype.json").choices.items():
+        assert f"{key}: {option} (" in (tmp_path / "choices.svg").read_text()
     for kind in ("training", "attention", "gradcam", "channels", "ranked", "plane", "distances", "cmc"):
         several = [str(runs / "without")] if kind in ("training", "attention", "gradcam", "cmc") else []
         words = [kind, with_bound, *several, "-o", str(tmp_path / f"{kind}.png"), "--images", "2", "--device", "cpu"]
