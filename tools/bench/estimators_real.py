@@ -1,16 +1,17 @@
 """How well the estimators of the logits' gradient see, in supernets: cosine and bias against a measured truth.
 
-    python tools/bench/estimators_real.py [--spaces tiny_reid,cells_reid_tiny] [--rounds 60] [--agreement 0.9] [--json]
+    python tools/bench/estimators_real.py [--spaces tiny_reid,cells_reid_tiny] [--rounds 400] [--agreement 0.9] [--json]
 
 A supernet is trained for a while on synthetic pedestrians by uniform draws, then held still. The truth is the mean
 gradient of `score`, which is unbiased, with 16 draws a batch, until its two halves have a cosine of `--agreement` (or
 `--most` batches are used up: what they agree to is printed and in the JSON). Then whole steps of every estimator, of
 weights (which do not move) and logits, in turn:
 
-    cosine      of one step's gradient with the truth, on average over the steps
+    cosine      of one step's gradient with the truth, on average over the steps, with half of its 95 % interval
     bias        1 - cosine of the mean gradient with the truth, corrected for the noise that is left in both
                 (nan: too much of it)
-    cosine^2/s  what a second of steps teaches; in the last column as a ratio to `score`
+    cosine^2/s  what a second of steps teaches; in the last column as a ratio to `score`, with a 95 % interval
+                (steps resampled)
 
 Keys, for each space: agreement_SPACE, default_over_score_SPACE, default_bias_SPACE (left out where it is nan).
 """
@@ -25,9 +26,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from estimators import VARIANTS, bias, cosine, default_variant, in_turn
 from rich.console import Console
@@ -124,20 +125,27 @@ def truth(start: Search, agreement: float, most: int) -> tuple[Tensor, float]:
     return (halves[0] + halves[1]) / (number + 1), found
 
 
-def measured(start: Search, rounds: int, true_HK: Tensor, agreed: float) -> Iterator[tuple[str, float, float, float]]:
-    """Name, cosine of a step, bias, and cosine^2 per second of every variant."""
+def measured(start: Search, rounds: int, true_HK: Tensor, agreed: float) -> Iterator[tuple[str, Tensor, float, float]]:
+    """Name, cosines of the steps (N), bias, and seconds of a step of every variant."""
     alike = (2 * agreed / (1 + agreed)) ** 0.5  # cosine of the mean of two halves with what they both estimate
     still = {name: Still(start, arch, seed=2) for name, arch in VARIANTS.items()}
     for name, (steps_NHK, seconds) in in_turn({key: one.step for key, one in still.items()}, rounds).items():
-        one = mean(cosine(step_HK, true_HK) for step_HK in steps_NHK) / alike
-        yield name, one, 1 - (1 - bias(steps_NHK, true_HK)) / alike, one**2 / seconds
+        cosines_N = torch.tensor([cosine(step_HK, true_HK) / alike for step_HK in steps_NHK])
+        yield name, cosines_N, 1 - (1 - bias(steps_NHK, true_HK)) / alike, seconds
+
+
+def resampled(values_N: Tensor, rounds: int = 4000) -> Tensor:
+    """The mean, and then means of as many values drawn from them with replacement: the same ones in every call."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(values_N), (rounds, len(values_N)), generator=generator)
+    return torch.cat([values_N.mean()[None], values_N[drawn].mean(1)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--spaces", default="tiny_reid,cells_reid_tiny")
     parser.add_argument("--epochs", type=int, default=12, help="of uniform draws")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=400)
     parser.add_argument("--agreement", type=float, default=0.9)
     parser.add_argument("--most", type=int, default=1000, help="batches for the truth")
     parser.add_argument("--json", action="store_true")
@@ -151,11 +159,15 @@ def main() -> None:
             start = trained(named_space(name).resized(*SIZE), data, options.epochs)
             true_HK, agreed = truth(start, options.agreement, options.most)
             rows = list(measured(start, options.rounds, true_HK, agreed))
-            score = next(rate for variant, *_, rate in rows if variant == "score")
-            for variant, one, off, rate in rows:
-                table.add_row(name, variant, f"{one:.3f}", f"{off:.3f}", f"{rate:.3f}", f"{rate / score:.2f}")
+            rates = {variant: resampled(cosines_N) ** 2 / seconds for variant, cosines_N, _, seconds in rows}
+            for variant, cosines_N, off, _ in rows:
+                half = 1.96 * float(cosines_N.std()) / len(cosines_N) ** 0.5
+                one, rate = f"{float(cosines_N.mean()):.3f} ± {half:.3f}", f"{float(rates[variant][0]):.3f}"
+                over, *others = (rates[variant] / rates["score"]).tolist()
+                low, high = np.quantile(others, [0.025, 0.975])
+                table.add_row(name, variant, one, f"{off:.3f}", rate, f"{over:.2f} [{low:.2f}, {high:.2f}]")
                 if variant == default_variant():
-                    keys[f"default_over_score_{name}"] = round(rate / score, 3)
+                    keys[f"default_over_score_{name}"] = round(over, 3)
                     keys |= {} if math.isnan(off) else {f"default_bias_{name}": round(off, 3)}
             keys[f"agreement_{name}"] = round(agreed, 3)
     Console(width=100).print(table)
