@@ -38,12 +38,30 @@ from torch import Tensor
 from dnas.data.synthetic import SynthConfig, synthesise
 from dnas.run.schedules import OptimConfig
 from dnas.search.config import ArchConfig, SearchConfig
+from dnas.search.estimators import ESTIMATORS
+from dnas.search.estimators.between import Between
 from dnas.search.search import Search
 from dnas.space.spec import Space
 from search_spaces import named_space
 
 SIZE = (64, 32)
 TRUTH = ArchConfig("score", draws=16)
+
+
+class Third(Between):
+    """The control of the bias of `between`: a third of the choices is on its way, the others see no mixture of them."""
+
+    turn = 0
+
+    def others(self, n: int) -> dict[str, int | None]:
+        found, generator = super().others(n), torch.Generator().manual_seed(self.turn)
+        self.turn += 1
+        moving = [list(found)[h] for h in torch.randperm(len(found), generator=generator)[: max(len(found) // 3, 1)]]
+        return {key: j if key in moving else None for key, j in found.items()}
+
+
+ESTIMATORS["between, a third"] = Third
+COMPARED = {**VARIANTS, "between, a third": ArchConfig("between, a third")}
 STILL = 1e-12
 """Learning rate of weights that are not to move: a step costs what it costs."""
 
@@ -128,7 +146,7 @@ def truth(start: Search, agreement: float, most: int) -> tuple[Tensor, float]:
 def measured(start: Search, rounds: int, true_HK: Tensor, agreed: float) -> Iterator[tuple[str, Tensor, float, float]]:
     """Name, cosines of the steps (N), bias, and seconds of a step of every variant."""
     alike = (2 * agreed / (1 + agreed)) ** 0.5  # cosine of the mean of two halves with what they both estimate
-    still = {name: Still(start, arch, seed=2) for name, arch in VARIANTS.items()}
+    still = {name: Still(start, arch, seed=2) for name, arch in COMPARED.items()}
     for name, (steps_NHK, seconds) in in_turn({key: one.step for key, one in still.items()}, rounds).items():
         cosines_N = torch.tensor([cosine(step_HK, true_HK) / alike for step_HK in steps_NHK])
         yield name, cosines_N, 1 - (1 - bias(steps_NHK, true_HK)) / alike, seconds

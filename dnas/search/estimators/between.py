@@ -44,7 +44,7 @@ class Between(Switch):
         super().use(n, gradient)
         if not gradient:
             return
-        draw, others = self.relaxation.draw, self.relaxation.runners_up(self.draws, n)
+        draw, others = self.relaxation.draw, self.others(n)
         self._places = dict(zip(self.relaxation.decisions, self.places_NH[n].tolist(), strict=True))
         assert draw.index is not None
         rows = {}
@@ -58,6 +58,10 @@ class Between(Switch):
             rows[key] = row_K.detach() + step_K
         self._others = others
         draw.set(rows, draw.index, self._rule)
+
+    def others(self, n: int) -> dict[str, int | None]:
+        """Where the way of every choice leads in draw n; none: it stays at the drawn option."""
+        return self.relaxation.runners_up(self.draws, n)
 
     def _weight(self, key: str, k: int, j: int) -> Tensor:
         a_K = self._logits[key]
