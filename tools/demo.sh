@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole road on synthetic pedestrians: data, search, drawing, two retrainings, comparison, report,
-# and out of the lab: a threshold, an ONNX file, a gallery and what is found in it: some three minutes on two cores.
+# and out of the lab: a threshold, an ONNX file, a gallery and what is found in it: some four minutes on two cores.
 # Usage: tools/demo.sh [DIR]   (default runs/demo; a finished step is not run again)
 extras=serve
 source "$(dirname "$0")/env.sh"
