@@ -13,6 +13,8 @@ weights (which do not move) and logits, in turn:
     cosine^2/s  what a second of steps teaches; in the last column as a ratio to `score`, with a 95 % interval
                 (steps resampled)
 
+`between, a third` is no estimator of a search: it is the control of what biases `between` (class `Third`).
+
 Keys, for each space: agreement_SPACE, default_over_score_SPACE, default_bias_SPACE (left out where it is nan).
 """
 
