@@ -18,7 +18,7 @@ FIXED = (
     "space", "genotype", "backbone", "attention", "inherit", "weights", "seed", "holdout", "test_on", "cameras",
     "input.height", "input.width", "input.on_bad_image", "optim.optimiser", "optim.weight_decay", "loss.centre",
     "loss.assign", "loss.beta", "loss.refresh", "train.ema", "train.amp", "arch.data", "arch.lr", "arch.share",
-    "budget.latency",
+    "arch.prior", "budget.latency",
 )  # fmt: skip
 """What the state of a run was made with: resuming with other values would ignore them, or not fit."""
 

@@ -32,6 +32,12 @@ class Watch:
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.in_a_row = 0
 
+    def beside(self) -> Watch:
+        """A watch over other steps of the same run: looked at together with these, and counted on its own."""
+        found = Watch(self.policy)
+        found.waiting = self.waiting
+        return found
+
     def begin(self, *modules: nn.Module) -> None:
         """A step begins; remember the buffers (running means, class statistics) that it will change."""
         if self.policy == "skip":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dnas.nn.network import Network
+from dnas.nn.stages import Stages
 from dnas.run import distributed, seeds
 from dnas.run.folder import RunFolder
 from dnas.run.loop import Loop
@@ -27,18 +28,21 @@ class Alone(Loop):
 
     Args:
         config: how it is trained, and the seed.
-        task: with nothing learnt yet; its training images, judged on what it holds out.
+        task: of the search: its training images, judged on what it holds out.
     """
 
     title = "alone"
 
     def __init__(self, config: JobConfig, task: Task, spec: Spec, x: Shape) -> None:
         super().__init__()
-        self.config, self.task = config, task
+        stages = Stages.of(spec, x).channels
+        needs = replace(task.needs, channels=spec.out(x).channels.size, stages=stages)  # its own, not the supernet's
+        self.config, self.task = config, task.fresh(config, needs)
         torch.manual_seed(seeds.derive(config.seed, "init"))
         net = task.network(spec, x, task.classes)
-        net.to(task.needs.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stepper = Stepper(net, task.objective, config.optim, config.train, task.count("weights"))
+        net.with_stages = config.loss.on_stages
+        net.to(needs.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stepper = Stepper(net, self.task.objective, config.optim, config.train, self.task.count("weights"))
 
     def step(self, number: int, inputs: Tensor, target: Any, at: float, last: bool) -> None:
         self.count(self.stepper(inputs, target, at, last))
@@ -72,4 +76,4 @@ def short_training(config: SearchConfig, task: Task, spec: Spec, x: Shape, epoch
     short = replace(config.optim, epochs=epochs, warmup=min(config.optim.warmup, epochs // 4))
     own = replace(config, optim=short, seed=config.seed + 1000 * (number + 1))
     with distributed.apart():
-        return Alone(own, task.fresh(own), spec, x).score()
+        return Alone(own, task, spec, x).score()

@@ -42,13 +42,22 @@ class Beginning:
         self.measured, self.apart = share is None, max(1, math.ceil(APART * epochs))
         self.latest = math.ceil((LATEST if share is None else share) * epochs)
         self.settled: int | None = None
+        self.begun: int | None = None
         self.agreement = math.nan
         self.verdicts: dict[int, list[float]] = {}
 
     @property
     def epoch(self) -> int:
         """The first one in which logits learn, as far as is known."""
+        if self.begun is not None:  # a search that goes on with more epochs does not stop its logits
+            return self.begun
         return self.latest if self.settled is None or not self.measured else min(self.settled, self.latest)
+
+    def begins(self, epoch: int) -> bool:
+        """Whether logits learn in this epoch, which is about to be trained."""
+        if self.begun is None and epoch >= self.epoch:
+            self.begun = self.epoch
+        return epoch >= self.epoch
 
     def asks(self, epoch: int) -> bool:
         """Whether it wants a verdict after this epoch."""
@@ -67,10 +76,10 @@ class Beginning:
                 self.settled = epoch + 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"settled": self.settled, "verdicts": dict(self.verdicts)}
+        return {"settled": self.settled, "begun": self.begun, "verdicts": dict(self.verdicts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.settled, self.verdicts = state["settled"], dict(state["verdicts"])
+        self.settled, self.begun, self.verdicts = state["settled"], state.get("begun"), dict(state["verdicts"])
 
 
 @torch.no_grad()

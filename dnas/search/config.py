@@ -37,8 +37,8 @@ class BudgetConfig:
         weight: lambda, weight of the cost term in the loss of the logits.
             It grows linearly over the epochs, so that the task speaks first.
         aim: `at` pulls the cost towards the budget from both sides, |log(cost / budget)|; `below` only from above,
-            relu(log(cost / budget)). The cost is the expected one; in mode `score` that of each draw, which is as
-            unbiased and is not content with a mixture of cheap and dear networks.
+            relu(log(cost / budget)). The cost is that of each draw, with what the alternatives add to it, which is not
+            content with a mixture of cheap and dear networks; in modes `sampled` and `full` the expected one.
     """
 
     macs: str | float | None = None

@@ -75,9 +75,11 @@ def derive(
     for events in _sets(cost):
         if any(fewer <= events for fewer in hopeless):
             continue
-        if events and _eliminate(decisions, scores, NOTHING, np.inf, events).score[-1] <= best:
-            hopeless.add(events)  # not even without a budget
-            continue
+        if events:
+            score = _eliminate(decisions, scores, NOTHING, np.inf, events).score
+            if not len(score) or score[-1] <= best:  # they exclude each other, or not even without a budget
+                hopeless.add(events)
+                continue
         front = _eliminate(decisions, scores, cost.given(events), limit, events)
         if len(front.cost) and front.score[-1] > best:
             picked, best = front.picked[-1], float(front.score[-1])

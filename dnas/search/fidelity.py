@@ -7,6 +7,8 @@ Trained in the same way, the found network stands among them or not: that is its
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,6 +134,7 @@ class Judge:
     Args:
         config: of the search: its networks are trained on their own as the supernet was.
         children: of the supernet.
+        epoch: that the supernet has been trained to.
     """
 
     config: SearchConfig
@@ -139,11 +142,19 @@ class Judge:
     budget: Budget
     task: Task
     children: Children
+    epoch: int
 
     def __call__(self, choices: Choices, asked: FidelityConfig) -> Judged:
         spec, x = fill(self.space.spec, choices), self.space.input
         alone = [short_training(self.config, self.task, spec, x, asked.epochs, n) for n in range(asked.seeds)]
         return Judged(dict(choices), self.cost(choices), self.children.score(choices, self.task), alone)
+
+    @property
+    def known_by(self) -> str:
+        """A hash of what both verdicts depend on beside the networks: other ones are not gone on with."""
+        config = self.config
+        of = [self.epoch, *(asdict(part) for part in (config.optim, config.loss, config.train, config.input))]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
     @property
     def peers(self) -> str:
@@ -173,7 +184,7 @@ def measure(judge: Judge, found: Choices, config: FidelityConfig, file: Path, sa
         TooRareError: networks of the found one's cost are too rare.
     """
     drawn = draw_peers(judge, found, config.networks)
-    question = {"config": asdict(config), "found": dict(found), "seed": judge.config.seed}
+    question = {"config": asdict(config), "found": dict(found), "seed": judge.config.seed, "asked_of": judge.known_by}
     before = read_json(file) if file.is_file() else {}
     same = isinstance(before, dict) and before.get("question") == question
     judged = [Judged(**one) for one in before["judged"]] if same else []

@@ -1,4 +1,8 @@
-"""A step of the logits alone, on a batch of their own: the estimator's lesson, and nothing for the weights."""
+"""A step of the logits alone: the estimator's lesson, and nothing for the weights.
+
+In a joint search its batch has the images that the weights were just trained on, augmented anew; in a split one, it
+has others.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,12 @@ class LogitStep:
     """The optimiser of the logits.
 
     Args:
-        stepper: of the weights: its network, its precision, its watch over what is not finite.
+        stepper: of the weights: its network, its precision, its policy for what is not finite.
     """
 
     def __init__(self, relaxation: Relaxation, estimator: Estimator, stepper: Stepper, lr: float) -> None:
         self.relaxation, self.estimator, self.stepper = relaxation, estimator, stepper
+        self.watch = stepper.watch.beside()
         self.optimiser = torch.optim.Adam(relaxation.parameters(), lr, betas=(0.5, 0.999))
 
     def __call__(self, inputs: Tensor, target: Any, at: float) -> Mapping[str, Tensor]:
@@ -34,7 +39,7 @@ class LogitStep:
         Returns:
             The loss of the logits; nothing if it was not finite and the step was skipped.
         """
-        stepper, watch = self.stepper, self.stepper.watch
+        stepper, watch = self.stepper, self.watch
         watch.begin(stepper.net)
         progress = at / stepper.optim.epochs
 
@@ -45,8 +50,9 @@ class LogitStep:
         lesson = self.estimator.learn(loss, progress)
         if not watch.good(f"epoch {at:.3f}", {**lesson.watched, "logit_loss": lesson.value}):
             return {}
-        share = lesson.task + lesson.shared / distributed.world()
         logits_HK = self.relaxation.logits_HK
+        share = lesson.task + lesson.shared / distributed.world()
+        share = share + 0 * logits_HK.sum()  # no choice may have had another option to learn from
         self.optimiser.zero_grad(set_to_none=True)
         stepper.scaler.scale(share).backward(inputs=[logits_HK])
         distributed.sum_gradients([logits_HK])

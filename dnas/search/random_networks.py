@@ -65,12 +65,13 @@ def random_networks(
     rng = random.Random(seed)
     drawn = (_anywhere(decisions, rng) for _ in range(TRIES))
     take(index for index in drawn if cost is None or window[0] <= cost.at(index) <= window[1])
-    if len(found) < number and cost is not None:
+    rare = cost is not None and window != cost_window(None)
+    if len(found) < number and cost is not None and rare:
         take(itertools.islice(walk(decisions, rng, cost, window), REPEATS * number))
     if len(found) < (number if fewest is None else fewest):
+        walked = f" that cost {window[0]:,.0f} to {window[1]:,.0f}, and on a walk through such ones" if rare else ""
         raise TooRareError(
-            f"networks: found {len(found)} different ones among {TRIES:,} random ones that cost {window[0]:,.0f} to"
-            f" {window[1]:,.0f}, and on a walk through such ones, asked for {number}"
+            f"networks: found {len(found)} different ones among {TRIES:,} random ones{walked}, asked for {number}"
         )
     return [{key: decisions[key].options[k] for key, k in index.items()} for index in found]
 
@@ -89,7 +90,7 @@ def walk(
     back elsewhere: single steps inside hardly get anywhere where it is narrow. How soon the weight falls is settled in
     the first sweeps, by how often they end inside. Ends after `IDLE` sweeps outside.
     """
-    index, scale = _anywhere(decisions, rng), SCALE * (window[1] if window[1] < math.inf else window[0])
+    index, scale = _anywhere(decisions, rng), SCALE * (window[1] if window[1] < math.inf else window[0]) or 1.0
     idle = 0
     for sweep in itertools.count():
         for key in rng.sample(list(decisions), len(decisions)):

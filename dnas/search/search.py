@@ -121,7 +121,7 @@ class Search(Loop):
             self._believe()
         self.temperature = geometric(arch.temperature, arch.temperature_end, epoch, epochs)
         self.idle_dropout = arch.idle_dropout * (1 - epoch / max(epochs - 1, 1))
-        learning = epoch >= self.beginning.epoch
+        learning = self.beginning.begins(epoch)
         self.joint = learning and arch.data == "joint" and self.estimator.joint
         self.apart = learning and not self.joint
         self.uniform = self._uniform(epoch) if learning else float(arch.prior is not None)
@@ -226,7 +226,7 @@ class Search(Loop):
 
     @property
     def judge(self) -> Judge:
-        return Judge(self.config, self.space, self.budget, self.task, self.children)
+        return Judge(self.config, self.space, self.budget, self.task, self.children, self.position.epoch)
 
     def fidelity(self, asked: FidelityConfig, folder: RunFolder) -> Fidelity:
         """Hold the verdict against short trainings of networks on their own (`dnas.search.fidelity`)."""
@@ -275,8 +275,10 @@ def opened(path: Path, space: Callable[[str], Space], device: Device = "auto") -
     folder = RunFolder.open(path)
     if folder.verb() != "search":
         raise UserError(f"{path}: expected a search, this is a {folder.verb()}")
+    if not Path(folder.genotype_file).is_file():
+        raise UserError(f"{path}: none of the epochs of this search is done")
     config = replace(from_plain(SearchConfig, folder.config(), str(folder.config_file)), device=device, weights=None)
-    state = Search(config, space(config.space))
+    state = Search(_of_folder(config, folder), space(config.space))
     if folder.json("data.json").get("sha256") != state.task.fingerprint["sha256"]:
         raise UserError(f"{path}: the data set has changed since this search (data.json)")
     state.restore(folder.load())
@@ -308,15 +310,22 @@ def resume(config: SearchConfig, space: Space, changed: bool = False) -> RunFold
     wanted = config if changed else None
     config = replace(config, device=distributed.start(config.device))
     folder = RunFolder.open(config.out)
-    config = with_paths(config, folder.bases)
-    if config.budget.latency_table is not None:  # the copy: the file it came from may have changed since
-        config = replace(config, budget=replace(config.budget, latency_table=str(folder.path / LATENCY)))
+    config = _of_folder(config, folder)
     if checkpoints(folder.path / "checkpoints"):
         config = replace(config, weights=None)  # the checkpoint has them; their file may be gone
     state = Search(config, space)
     with folder.locked():
         folder.continue_with(state, state.task.fingerprint, wanted)
         return _finish(state, folder)
+
+
+def _of_folder(config: SearchConfig, folder: RunFolder) -> SearchConfig:
+    """Settings of a run, read from anywhere: paths as its own folder has them."""
+    config = with_paths(config, folder.bases)
+    if config.budget.latency_table is None:
+        return config
+    copied = str(folder.path / LATENCY)  # the file it came from may have changed since
+    return replace(config, budget=replace(config.budget, latency_table=copied))
 
 
 def _finish(state: Search, folder: RunFolder) -> RunFolder:

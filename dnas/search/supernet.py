@@ -100,7 +100,10 @@ class ChannelMask(nn.Module):
 
 
 class ExcludeMasked(nn.Module):
-    """Sets channels that no option of the draw has to -inf along dimension `dim`."""
+    """Adds the log of the channel mask along dimension `dim`: channels that no option of the draw has are at -inf.
+
+    So a mixture of widths leads from the one to the other without a jump. A one-hot draw has no gradient by it.
+    """
 
     def __init__(self, c: Channels, draw: Draw) -> None:
         super().__init__()
@@ -108,7 +111,10 @@ class ExcludeMasked(nn.Module):
 
     def forward(self, x: Tensor, dim: int) -> Tensor:
         mask_C = self.draw.mask(self.width)
-        return x.masked_fill((mask_C == 0).view(-1, *[1] * (x.dim() - dim - 1)), -torch.inf)
+        kept_C = torch.zeros_like(mask_C).masked_fill(mask_C == 0, -torch.inf)
+        log_C = mask_C.clamp(min=torch.finfo(mask_C.dtype).tiny).log()
+        part_C = torch.where((mask_C > 0) & (mask_C < 1), log_C, kept_C)
+        return x + part_C.to(x.dtype).view(-1, *[1] * (x.dim() - dim - 1))
 
 
 class OpenWidth(nn.Module):

@@ -125,7 +125,8 @@ class _Tracer:
 
     def operation(self, spec: Spec, x: Shape, sources: list[int], at: _At) -> int:
         y, cost = spec.out(x), spec.cost(x)
-        counts = {"macs": cost.macs.value, "params": cost.params.value} if _closed(cost.macs.tables) else {}
+        known = _closed(cost.macs.tables) and _closed(cost.params.tables)
+        counts = {"macs": cost.macs.value, "params": cost.params.value} if known else {}
         kind = "attention" if spec.attention else "operation"
         return self.node(sources, at, title=spec.label, kind=kind, shape=self.shape(y), width=str(y.channels), **counts)
 

@@ -152,7 +152,9 @@ class ImageTask(Task):
         images = self.train.shard(distributed.rank(), distributed.world())
         clustering = seeds.generator(config.seed, "cluster", epoch)
         labels = images.labels.to(self.needs.device)
-        objective.statistics.refresh(embed(make(), images), labels, clustering)
+        embedding_ND = embed(make(), images)
+        wider = self.needs.channels - embedding_ND.shape[1]  # of a supernet whose last width is open
+        objective.statistics.refresh(F.pad(embedding_ND, (0, wider)), labels, clustering)
 
     @abstractmethod
     def judge(self, network: Network, images: Images) -> tuple[dict[str, float], Tensor]:
@@ -162,9 +164,9 @@ class ImageTask(Task):
         assert self.held_out is not None
         return self.judge(network, self.held_out)[0]
 
-    def fresh(self, config: JobConfig) -> ImageTask:
+    def fresh(self, config: JobConfig, needs: Needs) -> ImageTask:
         found = copy.copy(self)  # the images are the same ones
-        found.config = config
+        found.config, found.needs = config, needs
         found.counts, found.probes = {}, {}
         found.objective = found._objective()
         return found

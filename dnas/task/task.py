@@ -134,8 +134,12 @@ class Task(ABC):
         """How good a network is on every item that is held out, for paired intervals."""
 
     @abstractmethod
-    def fresh(self, config: JobConfig) -> Task:
-        """The same data for another training: nothing learnt yet, and other settings of how weights are trained."""
+    def fresh(self, config: JobConfig, needs: Needs) -> Task:
+        """The same data for another training: nothing learnt yet, and other settings of how weights are trained.
+
+        Args:
+            needs: those of this task, of a network with other channels.
+        """
 
     @abstractmethod
     def test(self, network: Network, folder: Path | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dnas.cli import main
 from dnas.errors import UserError
 from dnas.loss.objective import Objective
 from dnas.nn.network import Output
-from dnas.run.finite import Watch
+from dnas.run.finite import IN_A_ROW, Watch
 from dnas.run.folder import RunFolder
 from dnas.search.budget import Budget
 from tests.searches import BY_LOGITS
@@ -99,6 +99,21 @@ def test_steps_that_are_not_finite_can_be_skipped(
     capsys.readouterr()
     assert main([verb, *road, "--optim.epochs", "60", "--out", str(tmp_path / "hopeless")]) == 2
     assert "and so were 20 steps before it" in capsys.readouterr().err
+
+
+def test_steps_of_two_kinds_are_counted_apart() -> None:
+    """Good steps of the weights between them do not hide logits that have diverged."""
+    watch, bad = Watch("skip"), {"cost": torch.tensor(torch.nan)}
+    other = watch.beside()
+    for step in range(IN_A_ROW):
+        watch.end()
+        assert not other.good(f"epoch {step}", bad)
+    with pytest.raises(UserError, match="and so were 20 steps before it"):
+        other.good("epoch 20", bad)
+    watch = Watch()
+    watch.beside().waiting.append(("epoch 1", ("cost",), torch.tensor([False]), None))
+    with pytest.raises(UserError, match="'cost' not finite in epoch 1"):
+        watch.check()
 
 
 def test_a_cost_that_is_not_finite_is_named(

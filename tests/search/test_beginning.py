@@ -45,6 +45,17 @@ def test_logits_begin_when_the_verdict_keeps_to_itself() -> None:
     assert other.epoch == 30
 
 
+def test_logits_that_have_begun_go_on() -> None:
+    """In a search that goes on with more epochs they would have stopped until half of those."""
+    beginning = Beginning(40, None)
+    assert [beginning.begins(epoch) for epoch in (18, 19, 20, 21)] == [False, False, True, True]
+    longer = Beginning(100, None)
+    longer.load_state_dict(beginning.state_dict())
+    assert longer.begins(30)
+    assert longer.epoch == 20
+    assert not longer.asks(30)
+
+
 def test_logits_begin_half_way_at_the_latest() -> None:
     beginning = Beginning(20, None)
     for epoch in range(9):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dnas.nn.attention import ATTENTION
+from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
 from dnas.search.budget import Budget
 from dnas.search.config import ArchConfig, BudgetConfig
@@ -20,7 +22,13 @@ from dnas.space.spec import Space, decisions
 from tests.search.test_switch import CASES, X
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
-CHOICES = {**CASES, "widths": ConvNormAct(Width("width", (2, 4, 7)), 3)}
+WIDTHS = ConvNormAct(Width("width", (2, 4, 7)), 3)
+CHOICES = {
+    **CASES,
+    "widths": WIDTHS,
+    **{f"widths, {name}": Chain((WIDTHS, ATTENTION[name], ConvNormAct(7, 1))) for name in ("channel", "cbam_spatial")},
+}
+WIDE = [name for name in CHOICES if name.startswith("widths")]
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +47,14 @@ def estimators(name: str) -> list[Switch]:
     return [kind(relaxation, budget, ArchConfig("between")) for kind in (Between, Switch)]
 
 
-@pytest.mark.parametrize("name", ["operations", "shared blocks", "widths", "inputs of a node"])
+@pytest.mark.parametrize("name", ["operations", "shared blocks", *WIDE, "inputs of a node"])
 def test_it_is_exact_for_any_loss_of_one_choice(name: str) -> None:
     """Over every pair of options, and over the way between them by quadrature; `switch` is not."""
     between, switch = estimators(name)
     relaxation, spec = between.relaxation, CHOICES[name]
     ((key, decision),) = relaxation.decisions.items()
     builder, images = SupernetBuilder(relaxation.draw), torch.randn(3, 4, 6, 5)
-    target = torch.randn(3, 7 if name == "widths" else 4, 6, 5)
+    target = torch.randn(3, 7 if spec.out(X).channels.size == 7 else 4, 6, 5)
     if name == "inputs of a node":
         sources, edges = OpenSources(spec, builder.draw), [nn.Conv2d(4, 4, 1) for _ in range(3)]  # type: ignore[arg-type]
 
@@ -84,7 +92,7 @@ def test_it_is_exact_for_any_loss_of_one_choice(name: str) -> None:
                 estimator.use(0, gradient=True)
                 total += probability * weight / 2 * torch.autograd.grad(loss(), relaxation.logits_HK)[0]
         found[type(estimator).__name__] = total
-    tolerance = 2e-3 if name == "widths" else 1e-6  # h-swish has kinks: quadrature sees them
+    tolerance = 2e-3 if name in WIDE else 1e-6  # h-swish has kinks: quadrature sees them
     torch.testing.assert_close(found["Between"], true, rtol=tolerance, atol=tolerance)
     assert float((found["Switch"] - true).abs().max()) > 10 * float((found["Between"] - true).abs().max())
 

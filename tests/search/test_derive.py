@@ -1,15 +1,16 @@
 """Deriving is exact: it equals trying every network."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dnas.errors import UserError
 from dnas.search.derive import derive, smallest
-from dnas.space.cost import Count
+from dnas.space.cost import Count, Event
 from dnas.space.holes import Channels, Width
-from dnas.space.spec import Space, decisions
+from dnas.space.spec import Decision, Space, decisions
 from tests.spaces import ALL
 
 
@@ -27,8 +28,6 @@ def brute_force(space: Space, scores: dict[str, list[float]], budget: float) -> 
 
 def small(space: Space) -> Space:
     """Two stages of tiny_reid: few enough networks to try them all."""
-    from dataclasses import replace
-
     from dnas.nn.chain import Chain
 
     assert isinstance(space.spec, Chain)
@@ -54,6 +53,24 @@ def test_derive_equals_brute_force() -> None:
             index = {key: known[key].index(choice) for key, choice in choices.items()}
             assert cost.at(index) <= budget
             assert sum(scores[key][k] for key, k in index.items()) == pytest.approx(best, abs=1e-12)
+
+
+def test_events_that_exclude_each_other() -> None:
+    """Two things cost nothing, each if one choice is so: never both. It was an IndexError."""
+    known = {"a": Decision("a", ("x", "y", "z")), "b": Decision("b", ("x", "y"))}
+    costs = Count({("a", "b"): np.array([[5, 9], [6, 3], [8, 4]])})
+    spared = {
+        frozenset({Event("first", {("a",): np.array([1, 0, 0])})}): Count.of(-2),
+        frozenset({Event("second", {("a",): np.array([0, 0, 1])})}): Count.of(-3),
+    }
+    cost, rng = replace(costs, rare=spared), np.random.default_rng(0)
+    networks = list(itertools.product(range(3), range(2)))
+    for budget in (3, 4, 5, 7, 9):
+        scores = {key: rng.normal(size=len(one.options)).tolist() for key, one in known.items()}
+        inside = [(a, b) for a, b in networks if cost.at({"a": a, "b": b}) <= budget]
+        best = max(scores["a"][a] + scores["b"][b] for a, b in inside)
+        found = derive(known, scores, cost, budget)
+        assert sum(scores[key][one.index(found[key])] for key, one in known.items()) == pytest.approx(best)
 
 
 def test_without_a_budget_it_is_the_argmax() -> None:

@@ -10,8 +10,11 @@ import torch
 
 from dnas.cli import main
 from dnas.errors import UserError
+from dnas.loss.objective import LossConfig
+from dnas.nn.chain import Chain
+from dnas.nn.conv import ConvNormAct
 from dnas.run.schedules import OptimConfig
-from dnas.search.alone import short_training
+from dnas.search.alone import Alone, short_training
 from dnas.search.config import ArchConfig, BudgetConfig, SearchConfig
 from dnas.search.derive import smallest
 from dnas.search.effects import Effects, main_effects
@@ -21,6 +24,7 @@ from dnas.search.search import Search, opened
 from dnas.search.standing import Standing
 from dnas.search.verdict import FEW
 from dnas.space.genotype import read_genotype
+from dnas.space.holes import Width
 from dnas.space.spec import Choices, Space, decisions, fill, in_use
 from search_spaces import SPACES
 from tests.searches import BY_LOGITS
@@ -83,6 +87,45 @@ def test_samples_can_be_judged_by_trainings_of_their_own(pedestrians: Path, tmp_
     state.verdict.choices = state.budget.derive(state.relaxation)
     drawn = state.verdict.samples([state.verdict.choices], 3, torch.Generator().manual_seed(0))
     assert len({json.dumps(choices) for choices in [*drawn, state.verdict.choices]}) == 4
+
+
+OPEN_END = Chain((ConvNormAct(16, 3, 2), ConvNormAct(Width("end", (8, 16, 24)), 3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("space", "loss"),
+    [
+        (SPACE, LossConfig(eta=0.5, eta_warmup=0.0, ibb_on="attention")),
+        (Space("open_end", OPEN_END, 32, 16), LossConfig(eta=0.5, eta_warmup=0.0)),
+        (Space("open_end", OPEN_END, 32, 16), LossConfig(eta=0.5, eta_warmup=0.0, refresh="epoch")),
+    ],
+    ids=["stages", "open end", "refreshed"],
+)
+def test_a_network_of_its_own_has_a_loss_of_its_own_size(pedestrians: Path, space: Space, loss: LossConfig) -> None:
+    """The bound on its stages and on its embedding, which are narrower than those of the supernet."""
+    optim = OptimConfig(epochs=2, identities=3, images=2)
+    config = SearchConfig(str(pedestrians), "", holdout=0.4, device="cpu", optim=optim, loss=loss)
+    state = Search(config, space)
+    choices = {key: one.options[0] for key, one in decisions(space.spec).items()}
+    spec = fill(space.spec, choices)
+    assert 0 <= short_training(config, state.task, spec, space.input, 1) <= 1
+    own = Alone(config, state.task, spec, space.input)
+    assert own.task.objective.statistics.centroid_sum_KD.shape[1] == spec.out(space.input).channels.size
+    state.verdict.choices = choices
+    state.task.begin_epoch(0, state.for_statistics)
+
+
+def test_a_verdict_of_other_weights_is_not_gone_on_with(pedestrians: Path) -> None:
+    config = SearchConfig(str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2))
+    state = Search(config, SPACE)
+    judge = state.judge
+    others = [
+        replace(judge, epoch=1),
+        replace(judge, config=replace(config, loss=LossConfig(eta=0.1))),
+        replace(judge, config=replace(config, optim=replace(config.optim, lr=0.1))),
+    ]
+    assert state.judge.known_by == judge.known_by
+    assert len({one.known_by for one in (judge, *others)}) == 4
 
 
 def test_how_samples_are_judged_needs_samples() -> None:

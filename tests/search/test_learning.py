@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dnas.data.augment import InputConfig
+from dnas.nn.attention import site
 from dnas.nn.cell_operations import SeparableConv
 from dnas.nn.chain import Chain, Skip
 from dnas.nn.conv import ConvNormAct
@@ -103,6 +104,21 @@ def test_the_search_takes_logits_from_their_own_batches(state: Search, monkeypat
     assert state.apart
     next(state.logit_batches)
     assert asked == ["logits"]
+
+
+@pytest.mark.parametrize("mode", ["score", "switch", "between"])
+def test_where_there_is_nothing_to_switch_to_nothing_is_learnt(mode: str, pedestrians: Path) -> None:
+    """No choice has an option beside its skip, and the skips are left out: it was an AssertionError."""
+    parts = [p for n in (1, 2) for p in (ConvNormAct(8 * n, 3, 2), site(f"stage{n}.attention", ("none", "se")))]
+    config = SearchConfig(
+        str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(epochs=2, identities=3, images=2),
+        arch=ArchConfig(mode, data="split", prior=None, weights_only=0.0),  # type: ignore[arg-type]
+    )  # fmt: skip
+    state = Search(config, Space("sites", Chain(tuple(parts)), 32, 16))
+    state.begin_epoch(0, 0)
+    state.idle_dropout = 1.0  # in a search it is 0.9 at first: all at once now and then
+    state.step(0, *next(state.task.batches("weights", 0)), 0.0, False)
+    assert not bool(state.relaxation.logits_HK.any())
 
 
 def test_children_have_batch_norm_statistics_of_their_own(state: Search) -> None:

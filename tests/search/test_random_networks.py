@@ -59,6 +59,15 @@ def test_networks_of_a_rare_cost_are_found(name: str, limit: float, monkeypatch:
     assert found == random_networks(known, 5, 0, macs, (0.93 * limit, limit))
 
 
+def test_a_space_of_few_networks_has_those() -> None:
+    """Whatever they cost, and where they cost nothing: nothing to walk towards, and nothing to divide by."""
+    assert len(random_networks(KNOWN, 100, 0, COST, fewest=0)) == 36
+    free = Count({("c",): np.array([0, 3])})
+    assert len(random_networks(KNOWN, 100, 0, free, (0, 0), fewest=0)) == 18
+    with pytest.raises(UserError, match="found 36 different ones among 20,000 random ones, asked for 37"):
+        random_networks(KNOWN, 37, 0, COST)
+
+
 def test_what_a_walk_does_not_reach_is_said() -> None:
     assert not list(islice(walk(KNOWN, random.Random(0), COST, (9.5, 10.5)), 5))
     with pytest.raises(

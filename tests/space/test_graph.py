@@ -1,10 +1,12 @@
 """The graph of a description: nodes, edges, and drawing with and without Graphviz."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import networkx as nx
 import pytest
+from torch import nn
 
 from dnas.cli import main
 from dnas.draw.graph import draw_graph
@@ -12,9 +14,11 @@ from dnas.errors import UserError
 from dnas.nn.chain import Chain
 from dnas.nn.conv import ConvNormAct
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.space.cost import Cost, norm
 from dnas.space.genotype import Genotype
 from dnas.space.graph import View, beside, differences, graph, part
-from dnas.space.spec import decisions, fill, image
+from dnas.space.holes import Shape, Width
+from dnas.space.spec import Builder, Spec, decisions, fill, image
 from search_spaces import SPACES
 
 SPACE = SPACES["tiny_reid"]
@@ -25,6 +29,28 @@ CHOICES = {
     "stage2.attention": "dcs",
     "stage3.attention": "se",
 }
+
+
+@dataclass(frozen=True)
+class Scale(Spec):
+    """An operation of parameters alone."""
+
+    label = "scale"
+
+    def cost(self, x: Shape) -> Cost:
+        return norm(x.channels)
+
+    def build(self, x: Shape, builder: Builder) -> nn.Module:
+        return builder.norm(x.channels)
+
+
+def test_an_operation_whose_parameters_alone_depend_on_a_width_is_drawn() -> None:
+    found = graph(Chain((ConvNormAct(Width("width", (8, 16)), 3), Scale())), SPACE.input)
+    (scale,) = [node for _, node in found.nodes(data=True) if node["title"] == "scale"]
+    assert "params" not in scale
+    found = graph(Chain((ConvNormAct(8, 3), Scale())), SPACE.input)
+    (scale,) = [node for _, node in found.nodes(data=True) if node["title"] == "scale"]
+    assert (scale["macs"], scale["params"]) == (0, 16)
 
 
 def test_closed_graph_is_the_chain_of_what_was_chosen() -> None:

@@ -9,6 +9,7 @@ import pytest
 from dnas.cli import main
 from dnas.errors import UserError
 from dnas.nn.inverted_residual import InvertedResidual
+from dnas.search.search import opened
 from dnas.space.holes import Channels, Shape, Width
 from dnas.space.latency import LatencyTable, Operation, operations, read_latency
 from dnas.space.spec import Leaf, Space, decisions, fill
@@ -76,6 +77,7 @@ def test_the_command_writes_a_table_that_a_search_keeps(
     assert found["search"]["expected_latency_ms"] > 0
     file.write_text(file.read_text().replace("median_ns", "other"))  # the run has its own copy
     assert main(["search", "--resume", str(run)]) == 0
+    assert opened(run, lambda name: space)[0].budget.count.at(dict.fromkeys(known, 0)) > 0
     (run / "latency.json").rename(file)
     capsys.readouterr()
     assert main(["search", *road, *small, *budget[2:], "--budget.latency", "1us", "--out", str(tmp_path / "x")]) == 2

@@ -175,7 +175,7 @@ def train_alone(out: Path, first: int) -> None:
             continue
         cell, start = random_cell(number), time.perf_counter()
         own = replace(config, seed=number)
-        score = Alone(own, task.fresh(own), fill(space.spec, cell), space.input).score()
+        score = Alone(own, task, fill(space.spec, cell), space.input).score()
         write_json(file, {"cell": cell_string(cell), "score": score, "seconds": time.perf_counter() - start})
 
 

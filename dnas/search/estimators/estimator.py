@@ -1,7 +1,8 @@
 """What an estimator of the logits' gradient is to the search: it draws, says what runs, and what its loss is.
 
 A step draws once (`draw`), trains the weights under draw number 0, and, where logits are trained too, lets the
-estimator `learn` from a batch of their own, or (`arch.data: joint`) from the very step that trains the weights.
+estimator `learn` from a step of their own, or (with `arch.data: joint`, if it can) from the very step that trains
+the weights.
 """
 
 from __future__ import annotations
