@@ -12,7 +12,11 @@ from dnas.loss.objective import Objective
 from dnas.nn.network import Output
 from dnas.run.finite import IN_A_ROW, Watch
 from dnas.run.folder import RunFolder
+from dnas.run.schedules import OptimConfig
 from dnas.search.budget import Budget
+from dnas.search.config import SearchConfig
+from dnas.search.search import Search
+from search_spaces import SPACES
 from tests.searches import BY_LOGITS
 
 SMALL = ["--input.height", "32", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
@@ -101,7 +105,7 @@ def test_steps_that_are_not_finite_can_be_skipped(
     assert "and so were 20 steps before it" in capsys.readouterr().err
 
 
-def test_steps_of_two_kinds_are_counted_apart() -> None:
+def test_steps_of_two_kinds_are_counted_apart(pedestrians: Path) -> None:
     """Good steps of the weights between them do not hide logits that have diverged."""
     watch, bad = Watch("skip"), {"cost": torch.tensor(torch.nan)}
     other = watch.beside()
@@ -110,6 +114,9 @@ def test_steps_of_two_kinds_are_counted_apart() -> None:
         assert not other.good(f"epoch {step}", bad)
     with pytest.raises(UserError, match="and so were 20 steps before it"):
         other.good("epoch 20", bad)
+    config = SearchConfig(str(pedestrians), "", holdout=0.4, device="cpu", optim=OptimConfig(identities=3, images=2))
+    state = Search(config, SPACES["tiny_reid"].resized(32, 16))
+    assert state.logits.watch is not state.stepper.watch
     watch = Watch()
     watch.beside().waiting.append(("epoch 1", ("cost",), torch.tensor([False]), None))
     with pytest.raises(UserError, match="'cost' not finite in epoch 1"):

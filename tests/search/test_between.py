@@ -21,7 +21,7 @@ from dnas.space.holes import Width
 from dnas.space.spec import Space, decisions
 from tests.search.test_switch import CASES, X
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 WIDTHS = ConvNormAct(Width("width", (2, 4, 7)), 3)
 CHOICES = {
     **CASES,
@@ -92,9 +92,11 @@ def test_it_is_exact_for_any_loss_of_one_choice(name: str) -> None:
                 estimator.use(0, gradient=True)
                 total += probability * weight / 2 * torch.autograd.grad(loss(), relaxation.logits_HK)[0]
         found[type(estimator).__name__] = total
-    tolerance = 2e-3 if name in WIDE else 1e-6  # h-swish has kinks: quadrature sees them
-    torch.testing.assert_close(found["Between"], true, rtol=tolerance, atol=tolerance)
-    assert float((found["Switch"] - true).abs().max()) > 10 * float((found["Between"] - true).abs().max())
+    error = {kind: float((one - true).abs().max() / true.abs().max()) for kind, one in found.items()}
+    assert error["Between"] < (
+        3e-3 if name == "widths, cbam_spatial" else 1e-6
+    )  # quadrature sees where the maximum turns
+    assert error["Switch"] > 10 * error["Between"]
 
 
 def test_weights_are_trained_under_the_drawn_options_alone() -> None:

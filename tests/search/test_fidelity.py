@@ -336,6 +336,10 @@ def test_by_the_command_line(pedestrians: Path, tmp_path: Path, capsys: pytest.C
     assert "random network 4" in again
     assert "random network 3" not in again
     assert json.loads(again.splitlines()[-1]) == verdict
+    question = {**written["question"], "asked_of": "of a supernet that was trained on"}
+    (out / "fidelity.json").write_text(json.dumps({**written, "question": question}))
+    assert main(["fidelity", str(out), "--networks", "5", "--epochs", "1", "--device", "cpu", "--json"]) == 0
+    assert "random network 3" in capsys.readouterr().out
     assert json.loads((out / "fidelity.json").read_text()) == written
 
 

@@ -202,7 +202,11 @@ def test_logits_start_where_the_prior_says(run: tuple[Path, list[float], list[Ef
 
 @pytest.mark.slow
 def test_a_resumed_search_believes_what_it_learnt(
-    run: tuple[Path, list[float], list[Effects]], pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: tuple[Path, list[float], list[Effects]],
+    pedestrians: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, original = tmp_path / "run", Search.look
 
@@ -217,6 +221,9 @@ def test_a_resumed_search_believes_what_it_learnt(
         patch.setattr(Search, "look", stop)
         assert main(["search", *words(pedestrians, out, *more)]) != 0
     monkeypatch.setattr("dnas.search.search.believed", None)
+    assert main(["search", "--resume", str(out), "--force", "--arch.prior_weight", "3"]) == 2
+    assert main(["search", "--resume", str(out), "--force", "--arch.prior", "none"]) == 2
+    assert capsys.readouterr().err.count("in a run that goes on arch.prior") == 2
     assert main(["search", "--resume", str(out)]) == 0
     assert (out / "metrics.jsonl").read_bytes() == (run[0] / "metrics.jsonl").read_bytes()
 
