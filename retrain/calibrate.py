@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from dnas.data.splits import hold_out
+from dnas.data.splits import Split, hold_out
 from dnas.errors import UserError
 from dnas.eval.threshold import HELD, calibrate
 from dnas.run.config import expect
 from dnas.run.device import Device
 from dnas.run.folder import CALIBRATION, RunFolder
-from retrain.load import load
+from dnas.run.progress import console
+from retrain.load import TrainedRun, load
 
 
 def calibrate_run(
@@ -26,7 +27,7 @@ def calibrate_run(
             the run's held-out identities without.
 
     Raises:
-        UserError: the run has seen all people of the data.
+        UserError: the run has seen people of the data.
     """
     run = load(path, device, space)
     config = run.config
@@ -39,13 +40,21 @@ def calibrate_run(
         what = HELD
     else:
         other = run.data(data, tested=False)
-        if run.trained_on(other):
-            raise UserError(f"data: {data}: the network was trained on these people; give another data set")
         split, what = (other.train, "training pictures") if len(other.train) else (other.gallery, "gallery")
+        if run.trained_on(other) or _has_seen(run, split):
+            raise UserError(f"data: {data}: the network was trained on these people; give another data set")
         what = f"{what} of {other.name}"
     found = calibrate(run.network, run.decode(split), config.distance, config.flip_average, what)
     run.folder.write(CALIBRATION, found)
     return found
+
+
+def _has_seen(run: TrainedRun, split: Split) -> bool:
+    try:
+        return run.has_seen(split)
+    except UserError as error:
+        console.print(f"calibrate: warning: whether these are other people is not known: {error}", markup=False)
+        return False
 
 
 def read_calibration(folder: RunFolder) -> dict[str, Any] | None:

@@ -137,7 +137,9 @@ def _what(runs: Sequence[Run]) -> Part:
         "architecture": first.model + (" (searched)" if searched else " (fixed)"),
         "attention": str(settings.get("attention")) if not searched else "what the search found, see genotype.json",
         "input": f"RGB, {settings['input.height'] or 'its own'} x {settings['input.width'] or 'its own'} pixels",
-        "output": "a unit vector; the cosine of two is their similarity",
+        "output": "a unit vector; the cosine of two is their similarity"
+        if first.protocol.get("distance", "cosine") == "cosine"
+        else "a vector; two are the more alike the smaller their Euclidean distance",
         "parameters": f"{first.cost['params']:,}",
         "multiply-accumulates": f"{first.cost['macs']:,} an image",
         "latency": f"{latency['median_ms']:.2f} ms an image ({latency['device']}, one at a time)",

@@ -274,7 +274,9 @@ def grouped(runs: Sequence[Run], by: str | None = None) -> list[Group]:
         for run in runs:
             by_model.setdefault((run.model, run.start), []).append(run)
         for (model, start), members in by_model.items():
-            keys = sorted({key for run in members for key in run.settings} - set(IDENTITY))
+            # what a search held out is held out where its weights are inherited: it goes with the genotype
+            identity = {*IDENTITY, *(["holdout_seed"] if all(run.settings.get("inherit") for run in members) else [])}
+            keys = sorted({key for run in members for key in run.settings} - identity)
             varied = [key for key in keys if len({str(run.settings.get(key)) for run in members}) > 1]
             shown = ["loss.eta", *(key for key in varied if key != "loss.eta")]
             for run in members:

@@ -98,7 +98,8 @@ def evaluate_run(config: EvalConfig) -> dict[str, Any]:
     }
     if config.rerank:
         settings = {name: getattr(config, name) for name in ("k1", "k2", "weight")}
-        rows = Reranked(embedding_ND[:queries], embedding_ND[queries:], **settings).rows
+        one_set = data.query.files == data.gallery.files
+        rows = Reranked(embedding_ND[:queries], embedding_ND[queries:], **settings, one_set=one_set).rows
         ranking = rank_by(rows, data.query.ids, data.gallery.ids, embedding_ND.device, min(config.chunk, 64))
         result["reranked"] = {"settings": settings, **by_camera(ranking, data.query)}
     if config.open_set:

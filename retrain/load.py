@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from dnas.data.hashes import content_hashes
 from dnas.data.images import Images, decode
 from dnas.data.layouts import load_data
 from dnas.data.protocol import Cameras
@@ -14,6 +16,7 @@ from dnas.data.splits import ReIDData, Split
 from dnas.errors import UserError
 from dnas.eval.embed import embed
 from dnas.nn.network import Network
+from dnas.nn.stages import Stages
 from dnas.run.device import Device, pick_device
 from dnas.run.folder import RunFolder
 from dnas.run.paths import check_there
@@ -74,15 +77,31 @@ class TrainedRun:
             check_there(config.data, self.folder.bases)
         channels = self.network.classifier.weight.shape[1]
         device = self.network.classifier.weight.device
-        found = pick_task(config.task)(
-            replace(config, data=root or config.data), Needs(x.height, x.width, channels, device, trained=False)
-        )
-        if root is None and self.folder.json("data.json").get("sha256") != found.fingerprint["sha256"]:
+        stages = Stages.of(self.model.spec, x).channels
+        needs = Needs(x.height, x.width, channels, device, trained=False, stages=stages)
+        found = pick_task(config.task)(replace(config, data=root or config.data), needs)
+        before = self.folder.json("data.json")
+        if root is None and before.get("sha256") != found.fingerprint["sha256"]:
             raise UserError(
                 f"{self.folder.path}: {config.data} is not the data set that the run was trained on (data.json);"
                 " if it is meant, say so: --data ROOT"
             )
+        known, there = before.get("classes"), found.fingerprint.get("classes")
+        if isinstance(known, list) and known != there:  # the network's outputs are numbered by them
+            raise UserError(
+                f"data: {root}: found the classes {_some(there)}, allowed: those that the network was trained on,"
+                f" {_some(known)}"
+            )
         return found
+
+    def has_seen(self, split: Split) -> bool:
+        """Whether the network was trained on any of these images, or on other names of the same content.
+
+        Raises:
+            UserError: its training data are not where they were: nobody can say.
+        """
+        own = self.data(tested=False).train
+        return not {*content_hashes(own.files)}.isdisjoint(content_hashes(split.files))
 
     def trained_on(self, data: ReIDData) -> bool:
         """Whether these are the images that the run was trained (and tested) on: the fingerprint decides."""
@@ -96,6 +115,12 @@ class TrainedRun:
     def embed(self, images: Images) -> Tensor:
         """Unit vectors (N, D) of decoded images."""
         return embed(self.network, images)
+
+
+def _some(names: Any) -> str:
+    """The first few of a list in words."""
+    shown = [str(name) for name in names or ()]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
 
 
 def load(path: str | Path, device: Device = "auto", space: str | None = None) -> TrainedRun:

@@ -25,8 +25,11 @@ def same_network(config: RetrainConfig) -> RetrainConfig:
     """The settings with a network in them: where none is named, that of the run whose weights it starts from.
 
     Raises:
-        UserError: no network named, and no run to take it from.
+        UserError: no network named, and no run to take it from; or settings of a backbone, and none named.
     """
+    for name in ("backbone_width", "backbone_small", "backbone_stride"):
+        if config.backbone is None and getattr(config, name) != getattr(RetrainConfig, name):
+            raise UserError(f"{name}: found {getattr(config, name)}, allowed with --backbone: it says which network")
     if config.backbone is not None or config.genotype is not None:
         return config
     assert config.weights is not None

@@ -101,10 +101,10 @@ class Retraining(Loop):
         cost = self.model.spec.cost(self.model.input)
         counted = {"macs": cost.macs.value, "params": cost.params.value}
         folder.write("cost.json", {**counted, "latency": latency(net, self.size)})
-        folder.write("summary.json", summary)
         if (measured := self.task.thresholds(net)) is not None:
             folder.write(CALIBRATION, measured)
-        console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}")
+        folder.write("summary.json", summary)  # last: with it a retraining is done
+        console.print(f"retrain {self.model.name}: {', '.join(news)}  ->  {folder.path}", markup=False)
 
 
 def retrain(config: RetrainConfig) -> RunFolder:

@@ -35,11 +35,11 @@ def compare(config: Namespace, words: Sequence[str]) -> None:
 
     comparison = compare(config.runs, config.group, config.mixed, Path(config.output) if config.output else None)
     for table in tables(comparison):
-        console.print(table)
+        console.print(table, markup=False)
     for file in config.table or ():
         write_table(comparison, Path(file))
     if written := [*([config.output] if config.output else []), *(config.table or ())]:
-        console.print(f"wrote {', '.join(written)}")
+        console.print(f"wrote {', '.join(written)}", markup=False)
 
 
 def probe_parser() -> Parser:
@@ -57,7 +57,7 @@ def probe(config: Namespace, words: Sequence[str]) -> None:
 
     result = probe_run(config.run, config.data, config.device, config.space)
     for table in tables(result):
-        console.print(table)
+        console.print(table, markup=False)
     if config.json:
         print(json.dumps(result))
 
@@ -84,10 +84,10 @@ def evaluate(namespace: Namespace, words: Sequence[str]) -> None:
     config = typed(EvalConfig, namespace)
     result = evaluate_run(config)
     for table in tables(result):
-        console.print(table)
+        console.print(table, markup=False)
     if config.output:
         write_json(Path(config.output), result)
-        console.print(f"wrote {config.output}")
+        console.print(f"wrote {config.output}", markup=False)
     if config.json:
         print(json.dumps(result))
 
@@ -114,7 +114,7 @@ def latency(config: Namespace, words: Sequence[str]) -> None:
     space = space.resized(config.height or space.height, config.width or space.width)
     for row in measure_space(space, pick_device(config.device), config.batch, config.rounds, Path(config.output)):
         console.print(row)
-    console.print(f"wrote {config.output}")
+    console.print(f"wrote {config.output}", markup=False)
 
 
 def fidelity_parser() -> Parser:

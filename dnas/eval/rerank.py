@@ -1,6 +1,7 @@
 """Re-ranking with k-reciprocal encoding (Zhong et al., CVPR 2017, arXiv 1701.08398), sparse: no N x N matrix.
 
-Shapes: N = Q + G images, D embedding. Sets of neighbours are the rows of sparse N x N matrices.
+Shapes: N = Q + G images (G where the queries are those of the gallery), D embedding. Sets of neighbours are the rows of
+sparse N x N matrices.
 """
 
 from __future__ import annotations
@@ -24,14 +25,24 @@ class Reranked:
 
     Args:
         query_QD, gallery_GD: unit vectors.
+        one_set: the queries are the images of the gallery, in their order (leave one out): each is there once.
         k1: neighbours that two images must be among, mutually, to count as near.
         k2: neighbours whose encodings are averaged (all images, where there are fewer).
         weight: of the original distance (lambda); the rest is the Jaccard distance.
     """
 
-    def __init__(self, query_QD: Tensor, gallery_GD: Tensor, k1: int = 20, k2: int = 6, weight: float = 0.3) -> None:
+    def __init__(
+        self,
+        query_QD: Tensor,
+        gallery_GD: Tensor,
+        k1: int = 20,
+        k2: int = 6,
+        weight: float = 0.3,
+        one_set: bool = False,
+    ) -> None:
         self.weight, self.queries = weight, len(query_QD)
-        self.features_ND = torch.cat([query_QD, gallery_GD])
+        self.features_ND = gallery_GD if one_set else torch.cat([query_QD, gallery_GD])
+        self.gallery = slice(0 if one_set else self.queries, None)
         near_NK, self.largest_N = self._neighbours(max(k1 + 1, k2))
         mutual, half = _mutual(near_NK, k1 + 1), _mutual(near_NK, round(k1 / 2) + 1)
         # a neighbour's own mutual neighbours join where more than two thirds of them are here already
@@ -43,7 +54,7 @@ class Reranked:
             averaged = near_NK[:, :k2]
             encoding = _rows(averaged, np.full(averaged.shape, 1 / averaged.shape[1])) @ encoding
         self.encoding = encoding.tocsr()
-        self.by_column = self.encoding[self.queries :].tocsc()
+        self.by_column = self.encoding[self.gallery].tocsc()
 
     def _neighbours(self, k: int) -> tuple[NDArray[np.int64], Tensor]:
         """The k nearest images of every image (itself among them), and its largest squared distance."""
@@ -70,7 +81,7 @@ class Reranked:
     def rows(self, part: slice) -> Tensor:
         """Distances (q, G) of some queries."""
         queries = self.features_ND[: self.queries][part]
-        original = (2 - 2 * queries @ self.features_ND[self.queries :].T) / self.largest_N[: self.queries][part, None]
+        original = (2 - 2 * queries @ self.features_ND[self.gallery].T) / self.largest_N[: self.queries][part, None]
         own = self.encoding[: self.queries][part]
         gallery = self.by_column.shape[0]
         # every entry of a query's encoding meets that column's entries in the gallery: pairs, all at once

@@ -9,24 +9,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnas.run.distributed import all_reduce_sum, broadcast
+from dnas.run import distributed
+from dnas.run.distributed import all_reduce_sum
 
 
 def kmeans(points_ND: Tensor, clusters: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
-    """Unit centroids (K, D) of unit points. With several ranks every rank passes its points and gets the same.
+    """Unit centroids (K, D) of unit points. Several ranks get what one would, of all points.
 
-    Starts from random points of rank 0 (drawn with replacement only if there are fewer than K); a cluster
-    that loses all its points keeps its centroid.
+    Starts from random points (drawn with replacement only if there are fewer than K); a cluster that loses all
+    its points keeps its centroid.
 
     Args:
-        generator: on the CPU.
+        points_ND: of R ranks, rank r passes points r, r + R, r + 2 R and so on.
+        generator: on the CPU, the same on every rank.
     """
-    n = len(points_ND)
-    first = torch.randperm(n, generator=generator)[:clusters]
+    n = int(distributed.sum_numbers([float(len(points_ND))])[0])
+    first_K = torch.randperm(n, generator=generator)[:clusters]
     if n < clusters:
-        first = torch.cat([first, torch.randint(n, (clusters - n,), generator=generator)])
-    centroids_KD = points_ND[first.to(points_ND.device)].clone()
-    broadcast(centroids_KD)
+        first_K = torch.cat([first_K, torch.randint(n, (clusters - n,), generator=generator)])
+    place_K, own_K = first_K // distributed.world(), first_K % distributed.world() == distributed.rank()
+    centroids_KD = points_ND.new_zeros(clusters, points_ND.shape[1])
+    centroids_KD[own_K.to(points_ND.device)] = points_ND[place_K[own_K].to(points_ND.device)]
+    all_reduce_sum(centroids_KD)
     for _ in range(iterations):
         nearest_N = (points_ND @ centroids_KD.T).argmax(1)
         sums_KD = torch.zeros_like(centroids_KD).index_add_(0, nearest_N, points_ND)

@@ -208,10 +208,8 @@ class Search(Loop):
         return self.stepper.final
 
     def finish(self, folder: RunFolder) -> None:
-        """Leave the derived network's weights and costs."""
+        """Leave the derived network's weights, what it is worth, and, last, its costs: with these a search is done."""
         folder.save_inherited(self.children.recalibrated(self.choices).state_dict())
-        counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
-        folder.write("cost.json", counted | self.budget.expected(self.relaxation))
         fidelity = None
         if self.config.verify:
             wanted = FidelityConfig(self.config.verify, self.config.verify_epochs)
@@ -223,6 +221,8 @@ class Search(Loop):
         with distributed.apart():
             standing = stand(self.judge, self.choices, fidelity)
         _report(folder, "standing", standing.plain(), [standing.line()])
+        counted: dict[str, float] = {**Genotype.of(self.space, self.choices).cost}
+        folder.write("cost.json", counted | self.budget.expected(self.relaxation))
 
     @property
     def judge(self) -> Judge:

@@ -106,6 +106,8 @@ def check(config: JobConfig, needs: Needs) -> None:
         ("loss.centre", loss.centre, (0,)),
         ("loss.circle", loss.circle, (0,)),
         ("test_on", needs.test_on, (None,)),
+        ("distance", getattr(config, "distance", "cosine"), ("cosine",)),  # of a retraining
+        ("flip_average", getattr(config, "flip_average", False), (False,)),
         ("input.on_bad_image", config.input.on_bad_image, ("stop",)),
     ):
         if found not in allowed:

@@ -14,7 +14,7 @@ from dnas.eval.rerank import Reranked
 Table = NDArray[np.float64]
 
 
-def plain(features: Table, queries: int, k1: int, k2: int, weight: float) -> Table:
+def plain(features: Table, queries: int, k1: int, k2: int, weight: float, one_set: bool = False) -> Table:
     squared = 2 - 2 * features @ features.T
     distance = squared / squared.max(1, keepdims=True)
     order = distance.argsort(1, kind="stable")
@@ -39,7 +39,7 @@ def plain(features: Table, queries: int, k1: int, k2: int, weight: float) -> Tab
     for q in range(queries):
         for g in range(n):
             jaccard[q, g] -= np.minimum(encoding[q], encoding[g]).sum() / np.maximum(encoding[q], encoding[g]).sum()
-    return ((1 - weight) * jaccard + weight * distance[:queries])[:, queries:]
+    return ((1 - weight) * jaccard + weight * distance[:queries])[:, 0 if one_set else queries :]
 
 
 @pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (5, 1, 0.0), (7, 3, 1.0), (60, 6, 0.3)])
@@ -61,6 +61,14 @@ def test_equals_plain_loops_whatever_the_sizes(k1: int, k2: int, queries: int, g
     unit = F.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(queries + gallery, 4))), dim=1)
     found = Reranked(unit[:queries], unit[queries:], k1, k2, 0.3).rows(slice(0, queries))
     np.testing.assert_allclose(found.numpy(), plain(unit.numpy(), queries, k1, k2, 0.3), atol=1e-9)
+
+
+def test_leave_one_out_has_every_image_once() -> None:
+    """Twice, each would be its own neighbour, and 20 neighbours would be 10 images."""
+    unit = F.normalize(torch.from_numpy(np.random.default_rng(0).normal(size=(30, 5))), dim=1)
+    found = Reranked(unit, unit, 7, 3, 0.3, one_set=True)
+    rows = torch.cat([found.rows(slice(0, 11)), found.rows(slice(11, 30))])
+    np.testing.assert_allclose(rows.numpy(), plain(unit.numpy(), 30, 7, 3, 0.3, one_set=True), atol=1e-9)
 
 
 def test_only_the_original_distance_ranks_as_before() -> None:

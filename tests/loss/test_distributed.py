@@ -20,26 +20,29 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(16, D, generator=g), torch.randint(C - 1, (16,), generator=g)  # one identity is absent
 
 
-def statistics(rows: slice) -> dict[str, torch.Tensor]:
+def statistics(rows: slice, shard: slice) -> dict[str, torch.Tensor]:
+    """Of the rows of a rank's batches, and clusters of its share of the images."""
     features, labels = data()
+    clustered = ClassStatistics(C, D, clusters=5)
+    clustered.refresh(features[shard], labels[shard], torch.Generator().manual_seed(0))
     found = ClassStatistics(C, D)
     found.refresh(features[rows], labels[rows])
     passed = {f"refresh {name}": value.clone() for name, value in found.state_dict().items()}
     for _ in range(3):
         found.update(all_gather(features[rows]), all_gather(labels[rows]))
-    return passed | found.state_dict()
+    return passed | found.state_dict() | {f"clustered {name}": one for name, one in clustered.state_dict().items()}
 
 
 def _rank(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(statistics(slice(8 * rank, 8 * rank + 8)), f"{folder}/{rank}.pt")
+    torch.save(statistics(slice(8 * rank, 8 * rank + 8), slice(rank, None, 2)), f"{folder}/{rank}.pt")
     leave()
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
-    expected = statistics(slice(None))
+    expected = statistics(slice(None), slice(None))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, value in expected.items():

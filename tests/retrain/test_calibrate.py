@@ -49,6 +49,17 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["calibrate", *wrong, "--device", "cpu"]) == 2
         assert message in capsys.readouterr().err
     assert main(["calibrate", everything, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
+    elsewhere = str(tmp_path / "elsewhere")  # tested on other people: its fingerprint is of both
+    assert main(["retrain", *words, "--out", elsewhere, "--test_on", str(tmp_path / "other")]) == 0
+    capsys.readouterr()
+    assert main(["calibrate", elsewhere, "--data", str(tmp_path / "data"), "--device", "cpu"]) == 2
+    assert "the network was trained on these people" in capsys.readouterr().err
+    assert main(["calibrate", elsewhere, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert main(["calibrate", elsewhere, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
+    assert "warning: whether these are other people is not known: data:" in capsys.readouterr().out
+    (tmp_path / "moved").rename(tmp_path / "data")
     (tmp_path / "held" / "calibration.json").write_text('{"points": [{"share": "x"}]}')
     assert main(["find", held, held]) == 2
     assert main(["embed", held, str(tmp_path / "data"), "-o", str(tmp_path / "v.npz"), "--device", "cpu"]) == 2

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from dnas.cli import main
 from dnas.data.layouts import load_data
 from dnas.draw.scatter import Point, draw_scatter, scatter
-from retrain.compare import compare, read_run
+from retrain.compare import compare, grouped, read_run
 from retrain.load import load
 
 
@@ -63,6 +64,14 @@ def test_seeds_are_grouped_and_every_pair_has_an_interval(runs: dict[str, Path],
     assert by_seed.pairs[0].difference is None  # no seed in common
     names = {group.name for group in compare(four(runs), by="backbone").groups}
     assert names == {"resnet18", "osnet_x0_25"}
+
+
+def test_what_a_search_held_out_makes_no_row_of_its_own(runs: dict[str, Path]) -> None:
+    """Seeds of an inherited network each have the hold-out of their search."""
+    read = [read_run(path) for path in four(runs)[:2]]
+    held = [replace(one, settings={**one.settings, "holdout_seed": n}) for n, one in enumerate(read)]
+    assert len(grouped(held)) == 2
+    assert len(grouped([replace(one, settings={**one.settings, "inherit": True}) for one in held])) == 1
 
 
 def test_tables_of_every_kind(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +131,15 @@ def test_other_protocols_and_data_are_refused(
         (other / "summary.json").write_text(json.dumps(summary | {"information": odd}))
         assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
         assert f"summary.json: information: expected keys and values, found {found}" in capsys.readouterr().err
+
+
+def test_names_are_printed_as_they_are(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets in a name are no markup."""
+    file = tmp_path / "c[red][/x].md"
+    assert main(["compare", *four(runs)[:2], "--table", str(file)]) == 0
+    assert "c[red][/x].md" in "".join(capsys.readouterr().out.split())
 
 
 def test_pareto_front(tmp_path: Path) -> None:

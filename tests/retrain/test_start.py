@@ -24,6 +24,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def test_settings_of_a_backbone_want_one(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They did nothing where the network is that of a genotype or of a run."""
+    words = ["--data", pedestrians, *SMALL, "--out", tmp_path / "x", "--weights", tmp_path]
+    assert run("retrain", *words, "--backbone_width", 0.5) == 2
+    assert "backbone_width: found 0.5, allowed with --backbone" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_from_a_run_to_other_identities(pedestrians: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its network without saying which, its weights but the classifier; and the run goes on without the first one."""

@@ -13,7 +13,8 @@ import yaml
 
 from dnas.cli import main
 from dnas.errors import UserError
-from dnas.run.sweep import Sweep, SweepConfig, folder_name
+from dnas.run.sweep import DONE, Sweep, SweepConfig, folder_name
+from tests.searches import BY_LOGITS
 
 TrialState = pytest.importorskip("optuna.trial").TrialState
 
@@ -28,6 +29,31 @@ def settings(pedestrians: Path) -> dict[str, object]:
 def written(file: Path, **content: object) -> str:
     file.write_text(yaml.safe_dump({"verb": "retrain", **content}))
     return str(file)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "last"),
+    [
+        ("retrain", ["--backbone", "resnet18", "--backbone_width", "0.125"], "dnas.task.reid.ReIDTask.thresholds"),
+        ("search", BY_LOGITS, "dnas.search.search.stand"),
+    ],
+)
+def test_what_says_that_a_run_is_done_is_written_last(
+    verb: str, words: list[str], last: str, pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped before its thresholds, or its verification, goes on."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    common = ["--data", str(pedestrians), "--device", "cpu", "--input.height", "32", "--input.width", "16"]
+    common += ["--holdout", "0.4", "--optim.epochs", "1", "--optim.identities", "3", "--optim.images", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(last, stop)
+        assert main([verb, *common, *words, "--out", str(tmp_path / "run")]) != 0
+    assert not (tmp_path / "run" / DONE[verb]).exists()
+    assert main([verb, "--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / DONE[verb]).exists()
 
 
 @pytest.mark.slow

@@ -65,6 +65,15 @@ def test_the_whole_road(classes: Path, tmp_path: Path, capsys: pytest.CaptureFix
     evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
     summary = RunFolder(fixed).json("summary.json")
     assert evaluated["test"] == pytest.approx(summary["test"])
+    fewer = pictures(tmp_path / "fewer", {"b": 10, "c": 10})
+    assert main(["eval", fixed, "--data", str(fewer)]) == 2  # they would be counted as a and b
+    said = capsys.readouterr().err
+    assert "found the classes b, c, allowed: those that the network was trained on, a, b, c" in said
+    again = pictures(tmp_path / "again", {"a": 10, "b": 10, "c": 10})
+    assert main(["eval", fixed, "--data", str(again)]) == 0
+    staged = str(tmp_path / "staged")
+    assert main(["retrain", *words, "--out", staged, *FIXED, "--loss.ibb_on", "attention"]) == 0
+    assert main(["eval", staged]) == 0
     score, _ = load(fixed, "cpu").task().scores(Path(fixed))
     assert score.mean() == summary["test"]["top1"]
     assert main(["compare", found, fixed, "-o", str(tmp_path / "c.png"), "--table", str(tmp_path / "c.md")]) == 0
@@ -92,6 +101,8 @@ def test_the_whole_road(classes: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "said"),
     [
         (["--loss.triplet", "hard"], "loss.triplet: found hard, allowed with task classify: none"),
+        (["--flip_average", "true"], "flip_average: found True, allowed with task classify: False"),
+        (["--distance", "euclidean"], "distance: found euclidean, allowed with task classify: cosine"),
         (["--loss.centre", "0.1"], "loss.centre: found 0.1, allowed with task classify: 0"),
         (["--task", "segment"], "task: found 'segment', allowed: reid, classify"),
         (["--data", "nowhere"], "data: nowhere: no such folder; expected a folder a class, or a CSV file"),
