@@ -14,6 +14,7 @@ import pytest
 from dnas.cli import main
 from dnas.data.layouts import load_data
 from dnas.draw.scatter import Point, draw_scatter, scatter
+from dnas.eval.rerank import Reranked
 from retrain.compare import compare, grouped, read_run
 from retrain.load import load
 
@@ -131,6 +132,21 @@ def test_other_protocols_and_data_are_refused(
         (other / "summary.json").write_text(json.dumps(summary | {"information": odd}))
         assert main(["compare", str(other), str(runs["osnet_x0_25-0"])]) == 2
         assert f"summary.json: information: expected keys and values, found {found}" in capsys.readouterr().err
+
+
+def test_re_ranking_has_every_image_once(
+    runs: dict[str, Path], pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where query and gallery are one set of images."""
+    split, asked = load_data(str(pedestrians)).gallery, []
+    rows = [
+        f"{file},{pid},{camid},test" for file, pid, camid in zip(split.files, split.pids, split.camids, strict=True)
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["path,identity,camera,split", *rows]))
+    monkeypatch.setattr("retrain.evaluate.Reranked", lambda *a, **k: asked.append(k["one_set"]) or Reranked(*a, **k))
+    for data in ([], ["--data", str(tmp_path / "m.csv")]):
+        assert main(["eval", four(runs)[0], *data, "--rerank", "--device", "cpu"]) == 0
+    assert asked == [False, True]
 
 
 def test_names_are_printed_as_they_are(
