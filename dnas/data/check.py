@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnas.data.copies import copies, near_copies, thumbnail
+from dnas.data.copies import THUMBNAIL, copies, near_copies, thumbnail
 from dnas.data.picture import BadImage, read_upright
 from dnas.data.splits import SPLITS, ReIDData, matched
 
@@ -132,7 +132,7 @@ class Look:
             [f"{file} ({found})" for file, found in results if isinstance(found, str)],
             [str(file) for file, (turned, _, _) in good if turned],
             np.array([size for _, (_, size, _) in good], np.int64).reshape(-1, 2),
-            np.array([small for _, (_, _, small) in good], np.uint8).reshape(len(good), -1),
+            np.array([small for _, (_, _, small) in good], np.uint8).reshape(-1, 3 * THUMBNAIL[0] * THUMBNAIL[1]),
         )
 
     def sizes(self) -> str:
@@ -172,7 +172,12 @@ def _protocol(data: ReIDData, unreadable: bool) -> Iterable[Finding]:
     """Identities on both sides, queries that nothing can answer, one camera, identities with one image."""
     where = data.protocol.elsewhere
     if data.ignored:
-        yield Finding("remark", f"files left out, not called like images: {_listed(list(data.ignored))}")
+        yield Finding(
+            "remark", f"files left out, not called like images or in sub-folders: {_listed(list(data.ignored))}"
+        )
+    if not any(map(len, data.splits().values())):
+        yield Finding("problem", "no images")
+        return
     for name in ("train", "query"):
         if count := int((data.splits()[name].pids == 0).sum()):
             yield Finding("problem", f"identity 0, a distractor, among the {name} images: {count}")

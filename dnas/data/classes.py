@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnas.data.hashes import content_hashes
-from dnas.data.layouts import images_in
+from dnas.data.layouts import images_in, unread_in
 from dnas.data.splits import FORMAT, Split
+from dnas.data.usable import say_left_out
 from dnas.errors import UserError
 
 COLUMNS = ("path", "class", "split")
@@ -50,7 +52,7 @@ class ClassData:
         for name, split in (("train", self.train), ("test", self.test)):
             contents = content_hashes(split.files)
             for file, number, content in zip(split.files, split.pids.tolist(), contents, strict=True):
-                digest.update(f"{name}/{self.classes[number - 1]}/{file.name}:".encode())
+                digest.update(f"{name}/{self.classes[number - 1]}/{file.name}:".encode("utf-8", "surrogateescape"))
                 digest.update(content)
             counts[name] = {"images": len(split), "classes": split.identities}
         return {
@@ -64,10 +66,11 @@ class ClassData:
 
 
 def load_classes(data: str) -> ClassData:
-    """Read a data set of classes.
+    """Read a data set of classes; says which files of its folders are left out.
 
     Raises:
-        UserError: nothing there, one class or none, or a test image of a class that is not trained on.
+        UserError: nothing there, a folder without images, one class or none, or a test image of a class that is not
+            trained on.
     """
     root = Path(data)
     if root.suffix.lower() == ".csv":
@@ -91,18 +94,36 @@ def load_classes(data: str) -> ClassData:
 
 
 def _read_folders(root: Path) -> dict[str, list[Row]]:
-    """Rows of train and test from a folder a class."""
-    if not (root / "train").is_dir():
-        return {"train": _folder_a_class(root), "test": []}
-    tested = next((root / name for name in TEST if (root / name).is_dir()), None)
-    return {"train": _folder_a_class(root / "train"), "test": _folder_a_class(tested) if tested else []}
+    """Rows of train and test from a folder a class; says which files are left out."""
+    parts = {"train": root}
+    if (root / "train").is_dir():
+        parts = {"train": root / "train"}
+        parts |= next(({"test": root / name} for name in TEST if (root / name).is_dir()), {})
+    rows = {name: _folder_a_class(part) for name, part in parts.items()}
+    if left_out := [str(file.relative_to(root)) for part in parts.values() for file in _unread(part)]:
+        say_left_out(left_out, "files that are not called like images or not right in the folder of a class")
+    return {"test": [], **rows}
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _unread(root: Path) -> Iterator[Path]:
+    """What lies in the folders of the classes and is not read, and images beside these folders."""
+    yield from (file for file in images_in(root) if file.is_file())
+    for folder in _class_folders(root):
+        yield from unread_in(folder)
 
 
 def _folder_a_class(root: Path) -> list[Row]:
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    folders = _class_folders(root)
     rows = [(file, folder.name) for folder in folders for file in images_in(folder)]
     if not rows:
         raise UserError(f"data: {root}: no images; expected a folder a class, such as {root.name}/cat/0001.jpg")
+    filled = {name for _, name in rows}
+    if empty := [folder for folder in folders if folder.name not in filled]:
+        raise UserError(f"data: {empty[0]}: no images; expected a folder a class, such as {empty[0].name}/0001.jpg")
     return rows
 
 
@@ -139,12 +160,16 @@ def _drawn(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     train: list[Row] = []
     test: list[Row] = []
     for name, members in by_class.items():
-        ordered = sorted(members, key=lambda row: hashlib.sha256(f"{name}/{row[0].name}".encode()).digest())
+        ordered = sorted(members, key=lambda row: _digest(f"{name}/{row[0].name}"))
         count = min(round(TEST_SHARE * len(ordered)), len(ordered) - 1)
         chosen = {row[0] for row in ordered[:count]}
         train += [row for row in members if row[0] not in chosen]
         test += [row for row in members if row[0] in chosen]
     return train, test
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def hold_out_images(train: Split, share: float, seed: int) -> tuple[Split, Split]:

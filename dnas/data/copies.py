@@ -42,13 +42,17 @@ class Copies:
 
 
 def copies(data: ReIDData) -> Copies:
-    """Every file whose bytes came before, with the file where they did."""
+    """Every file whose bytes came before, with the file where they did; itself, where it is listed again.
+
+    An image that is query and gallery as what it is (a manifest's split `test`) is none.
+    """
     found, by_camera = Copies(), data.protocol.cameras == "other"
     seen: dict[bytes, list[tuple[str, Path, int, int]]] = {}
     for name, split in data.splits().items():
         columns = (split.files, split.pids.tolist(), split.camids.tolist(), content_hashes(split.files))
         for file, pid, camid, content in zip(*columns, strict=True):
-            before = [one for one in seen.setdefault(content, []) if one[1] != file]
+            itself = {"gallery": ("query", file, pid, camid)}.get(name)
+            before = [one for one in seen.setdefault(content, []) if one != itself]
             other_side = [one for one in before if one[0] != name and "train" in (one[0], name)]
             own_query = [one for one in before if one[0] == "query" != name and one[2] == pid != 0 and one[3] != camid]
             own_query = own_query if by_camera else []  # else it is left out of its own gallery

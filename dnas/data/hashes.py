@@ -69,7 +69,7 @@ def listing(files: Sequence[Path]) -> str:
             stat = file.stat()
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        digest.update(f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -39,12 +39,14 @@ class Layout:
         read: the three lists of images below a root.
         hint: what it looks like, for messages.
         listed: whether its images are what lies in the folders of `marks` (and not what a list names).
+        deep: whether what lies in sub-folders of those is read too.
     """
 
     marks: tuple[str, ...]
     read: Callable[[Path], dict[str, Split]]
     hint: str
     listed: bool = True
+    deep: bool = False
 
 
 def images_in(folder: Path) -> Iterator[Path]:
@@ -60,12 +62,20 @@ def is_image(file: Path) -> bool:
 
 
 def beside_images(root: Path, layout: Layout) -> tuple[str, ...]:
-    """Files in the folders of a layout that are not called like images, and that no system puts there."""
-    found = (file for mark in layout.marks if layout.listed for file in sorted((root / mark).rglob("*")))
-    return tuple(
-        str(file.relative_to(root))
-        for file in found
-        if not is_image(file) and file.name.lower() not in EXPECTED and file.is_file() and file.name[:2] != "._"
+    """Files in the folders of a layout that are not read."""
+    folders = [root / mark for mark in layout.marks if layout.listed]
+    return tuple(str(file.relative_to(root)) for folder in folders for file in unread_in(folder, layout.deep))
+
+
+def unread_in(folder: Path, deep: bool = False) -> Iterator[Path]:
+    """Files not called like images or (but where `deep`) in a sub-folder, and that no system puts there."""
+    return (
+        file
+        for file in sorted(folder.rglob("*"))
+        if not (is_image(file) and (deep or file.parent == folder))
+        and file.name.lower() not in EXPECTED
+        and file.name[:2] != "._"
+        and file.is_file()
     )
 
 
@@ -111,9 +121,10 @@ def _read_list(root: Path, name: str, folder: str, first: int) -> Iterator[tuple
     for number, line in enumerate(file.read_text("utf-8", "surrogateescape").splitlines(), start=1):
         words = line.split()
         parts = Path(words[0]).stem.split("_") if len(words) == 2 else []
-        if len(parts) < 3 or not (words[1].isdigit() and parts[2].isdigit()):
+        if len(parts) < 3 or not all(re.fullmatch(r"[0-9]{1,8}", word) for word in (words[1], parts[2])):
             raise UserError(
                 f"{file}: line {number}: found {line!r}, expected 0000/0000_000_01_0303morning_0008_0.jpg 0"
+                " (numbers of up to 8 digits)"
             )
         yield root / folder / words[0], int(words[1]) + first, int(parts[2])
 
@@ -162,6 +173,7 @@ LAYOUTS: Mapping[str, Layout] = {
         ("occluded_body_images", "whole_body_images"),
         read_occluded_reid,
         "occluded_body_images and whole_body_images (Occluded-REID)",
+        deep=True,
     ),
 }
 
@@ -240,5 +252,5 @@ def load_data(
         count = len(np.unique(found.train.pids))
         raise UserError(f"data: {data}: found {count} training identities, training needs at least two")
     if for_training and found.ignored:
-        say_left_out(found.ignored, "files that are not called like images")
+        say_left_out(found.ignored, "files that are not called like images or lie in sub-folders")
     return found

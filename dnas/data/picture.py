@@ -2,8 +2,8 @@
 
 Grey, palette, CMYK and transparent pictures become RGB (transparency is dropped), 16 bits are scaled to 8, of an
 animation the first frame counts, and a photograph is turned as its EXIF orientation says, as every viewer shows it.
-Refused: what Pillow cannot decode to the last row, floating-point pixels (their range is unknown) and pictures of more
-pixels than MOST.
+Refused: what Pillow cannot decode to the last row, pixels of floating point or of 32 bits (their range is unknown) and
+pictures of more pixels than MOST.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from dnas.errors import UserError
 
@@ -58,9 +59,14 @@ def read_upright(file: Path) -> tuple[Image.Image, bool]:
                 raise BadImage(file, f"{width} x {height} pixels, allowed: up to {MOST // 10**6} million")
             if picture.mode == "F":
                 raise BadImage(file, "floating-point pixels, allowed: whole numbers of 1, 8 or 16 bits")
-            picture.load()  # a TIFF is turned by this, and has no orientation afterwards
+            turned = False
+            if isinstance(picture, TiffImageFile):
+                if picture.mode == "I" and max(picture.tag_v2[BITSPERSAMPLE]) > 16:
+                    raise BadImage(file, "pixels of 32 bits, allowed: whole numbers of 1, 8 or 16 bits")
+                turned = _orientation(picture) in TURNS  # by load(): afterwards it has no orientation
+            picture.load()
             rgb, turn = _as_rgb(picture), TURNS.get(_orientation(picture))
-            return (rgb, False) if turn is None else (rgb.transpose(turn), True)
+            return (rgb, turned) if turn is None else (rgb.transpose(turn), True)
     except BadImage:
         raise
     except Exception as error:  # a damaged file raises one of many types

@@ -12,8 +12,8 @@ from dnas.run import distributed
 class PKSampler:
     """Batches of image indices as a function of (seed, epoch) alone.
 
-    In an epoch every identity comes about as often as its images fill groups of K; an identity with
-    fewer than K images repeats some. Batches never hold one identity twice.
+    In an epoch every identity comes about equally often, however many images it has: one with fewer than K repeats
+    some, one with many may not show all of them. Batches never hold one identity twice.
 
     Args:
         labels: identity of every image, 0..C-1.
@@ -33,7 +33,7 @@ class PKSampler:
             raise UserError(f"optim.identities: found {found}, allowed: a multiple of the number of processes")
 
     def __len__(self) -> int:
-        """Batches in an epoch: enough to see about every image once."""
+        """Batches in an epoch: as many as all images would fill, and at least one."""
         return max(1, len(self.labels) // (self.identities * self.images))
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:

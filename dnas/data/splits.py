@@ -95,7 +95,7 @@ class ReIDData:
     Args:
         layout: how it was read: a key of `dnas.data.layouts.LAYOUTS`, or `several`.
         left_out: names of images that could not be read (`dnas.data.usable`).
-        ignored: files beside the images, by name, that no image was expected to be called.
+        ignored: files beside the images, by name, that are not called like images or lie in sub-folders.
     """
 
     name: str
@@ -132,7 +132,7 @@ class ReIDData:
         for name, split in self.splits().items():
             hashes = content_hashes(split.files)
             for file, pid, camid, content in zip(split.files, split.pids, split.camids, hashes, strict=True):
-                digest.update(f"{name}/{file.name}:{pid}:{camid}:".encode())
+                digest.update(f"{name}/{file.name}:{pid}:{camid}:".encode("utf-8", "surrogateescape"))
                 digest.update(content)
             counts[name] = {"images": len(split), "identities": split.identities, "cameras": split.cameras}
         left_out = {"left_out": list(self.left_out)} if self.left_out else {}

@@ -62,10 +62,10 @@ def synthesise(config: SynthConfig) -> dict[str, int]:
     Raises:
         UserError: the folder has files already.
     """
-    out = Path(config.out)
+    out = Path(config.out).resolve()  # "." alone has no name to put something beside
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out: {out} exists and is not an empty folder")
-    unfinished = out.with_name(f".{out.name}.unfinished")  # renamed at the end: a data set is there whole or not at all
+        raise UserError(f"out: {config.out} exists and is not an empty folder")
+    unfinished = out.with_name(f".{out.name}.unfinished")  # renamed at the end: a folder is there whole or not at all
     shutil.rmtree(unfinished, ignore_errors=True)
     for folder in FOLDERS.values():
         (unfinished / folder).mkdir(parents=True)
@@ -77,7 +77,12 @@ def synthesise(config: SynthConfig) -> dict[str, int]:
     else:  # a fork of a process with threads (torch's) may hang
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             written = list(pool.map(write, pids, chunksize=max(1, config.ids // (8 * workers))))
-    unfinished.replace(out)  # an empty folder may be there
+    if out.exists():  # it stays the same folder: somebody may be working in it
+        for folder in FOLDERS.values():
+            (unfinished / folder).replace(out / folder)
+        unfinished.rmdir()
+    else:
+        unfinished.replace(out)
     return {name: sum(folder == name for images in written for folder in images) for name in FOLDERS}
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from dnas.cli import main
-from dnas.data.picture import TURNS, BadImage, read_pixels, read_rgb
+from dnas.data.picture import TURNS, BadImage, read_pixels, read_rgb, read_upright
 
 RGB = np.random.default_rng(0).integers(0, 256, (32, 16, 3), np.uint8)
 
@@ -38,6 +38,15 @@ def huge() -> bytes:
 
 PICTURE = Image.fromarray(RGB)
 GREY16 = Image.fromarray((np.arange(512, dtype=np.uint16) * 128).reshape(32, 16))
+
+
+def signed16() -> bytes:
+    """A TIFF of 16 signed bits, which Pillow opens as 32: it writes none, so the tag is put into one of its own."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[TiffImagePlugin.SAMPLEFORMAT] = 2
+    return saved(Image.fromarray(np.asarray(GREY16) // 2), "TIFF", tiffinfo=tags)
+
+
 GOOD: dict[str, tuple[bytes, Callable[[], np.ndarray]]] = {  # type: ignore[type-arg]
     "rgb.png": (saved(PICTURE, "PNG"), lambda: RGB),
     "grey.png": (saved(PICTURE.convert("L"), "PNG"), lambda: np.asarray(PICTURE.convert("L").convert("RGB"))),
@@ -46,6 +55,8 @@ GOOD: dict[str, tuple[bytes, Callable[[], np.ndarray]]] = {  # type: ignore[type
     "alpha.png": (saved(PICTURE.convert("RGBA"), "PNG"), lambda: RGB),
     "cmyk.tif": (saved(PICTURE.convert("CMYK"), "TIFF"), lambda: RGB),
     "grey16.png": (saved(GREY16, "PNG"), lambda: (np.asarray(GREY16) // 257).repeat(3).reshape(32, 16, 3)),
+    "grey16.tif": (saved(GREY16, "TIFF"), lambda: (np.asarray(GREY16) // 257).repeat(3).reshape(32, 16, 3)),
+    "signed16.tif": (signed16(), lambda: (np.asarray(GREY16) // 2 // 257).repeat(3).reshape(32, 16, 3)),
     "animated.gif": (
         saved(PICTURE.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", (16, 32))]),
         lambda: np.asarray(PICTURE.convert("P").convert("RGB")),
@@ -61,6 +72,7 @@ BAD = {
     "huge.png": (huge(), "20000 x 20000 pixels, allowed: up to 89 million|exceeds limit"),
     "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "cannot identify"),
     "offset.tif": (saved(PICTURE, "TIFF").replace(b"\x11\x01\x04\x00", b"\x11\x01\x05\x00"), "IFDRational"),
+    "deep.tif": (saved(Image.fromarray(RGB[..., 0].astype(np.int32)), "TIFF"), "pixels of 32 bits, allowed: whole"),
     "float.tif": (saved(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF"), "floating-point pixels"),
 }
 
@@ -85,7 +97,9 @@ def test_photographs_are_turned_upright(orientation: int, kind: str, tmp_path: P
     file = tmp_path / f"a.{kind.lower()}"
     options = {"quality": 100} if kind in ("JPEG", "WEBP") else {}
     stored.save(file, kind, exif=exif.tobytes(), **options)  # type: ignore[arg-type]
-    found = np.asarray(read_rgb(file)).astype(int)
+    picture_read, was_turned = read_upright(file)
+    found = np.asarray(picture_read).astype(int)
+    assert was_turned == (orientation in TURNS)
     assert found.shape == (32, 16, 3)
     assert np.abs(found - np.asarray(upright).astype(int)).mean() < 8
     with Image.open(file) as picture:

@@ -1,5 +1,6 @@
 """Data sets of classes: layouts, the test set that is drawn, what is held out."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,35 @@ def test_what_cannot_be_trained_on(counts: dict[str, int], said: str, tmp_path: 
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match=said):
         load_classes(str(pictures(tmp_path / "x", counts)))
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images in sub-folders and beside the classes, and strays; a folder with nothing but those is refused."""
+    pictures(tmp_path / "train", {"cat": 3, "dog": 3})
+    load_classes(str(tmp_path))
+    assert capsys.readouterr().err == ""
+    pictures(tmp_path / "train/cat", {"old": 1})
+    pictures(tmp_path, {"train": 1})
+    for name in ("x.heic", "Thumbs.db"):
+        (tmp_path / "train/dog" / name).write_bytes(b"")
+    assert len(load_classes(str(tmp_path)).train) + len(load_classes(str(tmp_path)).test) == 6
+    what = "files that are not called like images or not right in the folder of a class"
+    said = f"dnas: left out 3 {what}: train/000.png, train/cat/old/000.png, train/dog/x.heic"
+    assert capsys.readouterr().err.splitlines() == [said] * 2
+    pictures(tmp_path / "train/eel", {"old": 1})
+    with pytest.raises(UserError, match=r"train/eel: no images; expected a folder a class, such as eel/0001.jpg"):
+        load_classes(str(tmp_path))
+
+
+def test_names_of_classes_that_are_not_utf8(tmp_path: Path) -> None:
+    sums = set()
+    for byte in (b"\xff", b"\xfe"):
+        try:
+            pictures(tmp_path / byte.hex() / "a", {f"cat{os.fsdecode(byte)}": 5, "dog": 5})
+        except OSError:
+            pytest.skip("no such names on this file system")
+        sums.add(load_classes(str(tmp_path / byte.hex() / "a")).fingerprint()["sha256"])
+    assert len(sums) == 2
 
 
 def test_a_strange_class_in_the_test_set(tmp_path: Path) -> None:

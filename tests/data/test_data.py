@@ -27,6 +27,18 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     assert names[0] == names[1] != names[2]
 
 
+def test_pedestrians_into_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays that folder: what was renamed over it would not be seen from within."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = SynthConfig(".", ids=4, cameras=2, images=2, height=32, width=16)
+    written = synthesise(config)
+    assert sum(written.values()) == len(list(Path().rglob("*.jpg"))) > 0
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
+    with pytest.raises(UserError, match=r"out: \. exists and is not an empty folder"):
+        synthesise(config)
+
+
 def test_pedestrians_are_drawn_by_a_script_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other process could import it."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)

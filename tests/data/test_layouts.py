@@ -1,6 +1,7 @@
 """Every published layout, written small by the test itself; manifests; and what `dnas data check` finds."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,9 +84,10 @@ def test_msmt17_versions_are_told_apart(version: str, train: str, test: str, wri
     ]  # identity 0 of the test is another person than that of the training
     assert found(data)["gallery"] == [(3, 12), (4, 12)]
     assert all(file.is_file() for split in data.splits().values() for file in split.files)
-    (tmp_path / "list_val.txt").write_text("someone.jpg\n")
-    with pytest.raises(UserError, match=r"list_val.txt: line 1: found 'someone.jpg', expected 0000/0000_000_01"):
-        load_data(tmp_path)
+    for line in ("someone.jpg", f"{image} {'9' * 20}", f"{image} \N{SUPERSCRIPT TWO}", f"0_0_{'1' * 20}.jpg 0"):
+        (tmp_path / "list_val.txt").write_text(f"{line}\n", "utf-8")
+        with pytest.raises(UserError, match=f"list_val.txt: line 1: found '{line}', expected 0000/0000_000_01"):
+            load_data(tmp_path)
     (tmp_path / "list_val.txt").unlink()
     with pytest.raises(UserError, match=r"list_val.txt: no such file; expected list_train"):
         load_data(tmp_path)
@@ -99,6 +101,7 @@ def test_occluded_reid_is_for_testing(write: Write, tmp_path: Path) -> None:
         load_data(tmp_path)
     data = load_data(tmp_path, for_training=False)
     assert found(data) == {"train": [], "query": [(1, 0), (2, 0)], "gallery": [(1, 1), (2, 1)]}
+    assert not data.ignored  # here sub-folders are read
     assert not [finding for finding in check(data)[1] if finding.kind == "problem"]
     (tmp_path / "whole_body_images/001/someone.tif").write_bytes(b"")
     with pytest.raises(UserError, match=r"someone.tif: file name does not parse; expected IDENTITY_NUMBER"):
@@ -284,11 +287,67 @@ def test_any_ending_of_an_image_and_what_is_left_out(
     assert capsys.readouterr().err == ""
     for name in ("a.heic", "notes.txt"):
         (train / name).write_bytes(b"")
-    load_data(tmp_path)
-    said = "2 files that are not called like images: bounding_box_train/a.heic, bounding_box_train/notes.txt"
-    assert capsys.readouterr().err == f"dnas: left out {said}\n"
+    write("bounding_box_train/more/0003_c1s1_1_0.png")  # nor is it read
+    assert [file.name for file in load_data(tmp_path).train.files] == sorted(names)
+    names = ("a.heic", "more/0003_c1s1_1_0.png", "notes.txt")
+    said = ", ".join(f"bounding_box_train/{name}" for name in names)
+    what = "3 files that are not called like images or lie in sub-folders"
+    assert capsys.readouterr().err == f"dnas: left out {what}: {said}\n"
     assert main(["data", "check", str(tmp_path)]) == 0
-    assert "remark: files left out, not called like images: 2 (bounding_box_train/a.heic" in capsys.readouterr().out
+    what = "files left out, not called like images or in sub-folders"
+    assert f"remark: {what}: 3 ({said})" in capsys.readouterr().out
+
+
+def test_check_finds_what_is_listed_twice(tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """One file in several rows is as wrong as a copy of it; only an image of the split `test` is in two as it is."""
+    rows = ["a/t.jpg,Molly,barn,test", "a/u.jpg,Molly,field,test", "a/1.jpg,Bella,barn,train"]
+    file = manifest(tmp_path, write, rows)
+    for extra, text in (
+        ([], ""),
+        (["a/1.jpg,Daisy,barn,train"], "problem: the same image under two identities: 1 (PATH and PATH)"),
+        (["a/1.jpg,Bella,barn,gallery"], "problem: the same image in training and test: 1 (PATH and PATH)"),
+        (["a/1.jpg,Bella,barn,train"], "remark: the same image twice: 1 (PATH and PATH)"),
+        (
+            ["a/2.jpg,Daisy,barn,query", "a/2.jpg,Daisy,field,gallery"],
+            "problem: queries that lie in the gallery under another camera, and so find themselves: 1 (PATH and PATH)",
+        ),
+    ):
+        manifest(tmp_path, write, [*rows, *extra])
+        main(["data", "check", str(file)])
+        out = capsys.readouterr().out
+        assert text.replace("PATH", str(tmp_path / (extra or rows)[0].split(",")[0])) in out
+        assert ("the same image" in out or "find themselves" in out) == bool(extra)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (["a/1.png,Daisy,barn,train", "a/2.png,Molly,barn,test"], "problem: unreadable: 3 ("),
+        ([], "problem: no images\n"),
+    ],
+)
+def test_check_of_nothing_that_can_be_read(
+    rows: list[str], text: str, tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(manifest(tmp_path, write, rows))]) == 2
+    assert text in capsys.readouterr().out
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their bytes count; linux has them, other systems may refuse such a name."""
+    sums = set()
+    for byte in (b"\xff", b"\xfe"):
+        root = tmp_path / byte.hex()
+        for number, folder in enumerate(("bounding_box_train", "query", "bounding_box_test"), start=1):
+            file = root / folder / f"000{number}_c{number}s1_{os.fsdecode(byte)}.jpg"
+            file.parent.mkdir(parents=True)
+            try:
+                Image.new("RGB", (16, 32), (number, 0, 0)).save(file)
+            except OSError:
+                pytest.skip("no such names on this file system")
+        main(["data", "check", str(root)])
+        sums.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fingerprint ")))
+    assert len(sums) == 2
 
 
 def test_published_sets_are_recognised(tmp_path: Path) -> None:
