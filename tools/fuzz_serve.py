@@ -131,7 +131,7 @@ class Galleries:
 
     def add(self, file: Path) -> None:
         """As `dnas index` takes the file of `dnas embed`."""
-        interface, rows, vectors = read_vectors(file)
+        interface, rows, stamps, vectors = read_vectors(file)
         self.embedder.interface.check_same(interface, str(file))
         (self.folder / NAME).write_bytes(self.whole)
-        Gallery.open(self.folder, self.embedder).add_vectors(rows, vectors)
+        Gallery.open(self.folder, self.embedder).add_vectors(rows, vectors, stamps)

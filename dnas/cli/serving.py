@@ -43,7 +43,8 @@ def export(namespace: Namespace, words: Sequence[str]) -> None:
         f" least cosine to the training's reading {found['cosine']:.5f}"
     )
     if "mAP" in found:
-        console.print(f"mAP: torch {found['mAP']['torch']:.2%}, {config.output} {found['mAP']['file']:.2%}")
+        scores = found["mAP"]
+        console.print(f"mAP: torch {scores['torch']:.2%}, {config.output} {scores['file']:.2%}", markup=False)
     size = found["bytes"] / 1e6
     console.print(f"wrote {config.output} ({size:.1f} MB) and {sidecar(Path(config.output))}", markup=False)
     if config.json:

@@ -54,25 +54,33 @@ def read_upright(file: Path) -> tuple[Image.Image, bool]:
     """
     try:
         with Image.open(file, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MOST:
-                raise BadImage(file, f"{width} x {height} pixels, allowed: up to {MOST // 10**6} million")
-            if picture.mode == "F":
-                raise BadImage(file, "floating-point pixels, allowed: whole numbers of 1, 8 or 16 bits")
-            turned = False
-            if isinstance(picture, TiffImageFile):
-                if picture.mode == "I" and max(picture.tag_v2[BITSPERSAMPLE]) > 16:
-                    raise BadImage(file, "pixels of 32 bits, allowed: whole numbers of 1, 8 or 16 bits")
-                turned = _orientation(picture) in TURNS  # by load(): afterwards it has no orientation
-            picture.load()
-            rgb, turn = _as_rgb(picture), TURNS.get(_orientation(picture))
-            return (rgb, turned) if turn is None else (rgb.transpose(turn), True)
-    except BadImage:
-        raise
+            return upright(picture)
     except Exception as error:  # a damaged file raises one of many types
         reason = (str(error) or type(error).__name__).replace(f" {str(file)!r}", "")
         passing = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         raise BadImage(file, reason, passing) from error
+
+
+def upright(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """`read_upright` of an open picture. What is returned says nothing of its orientation any more.
+
+    Raises:
+        ValueError: its pixels cannot be used; or another error, where it is damaged.
+    """
+    width, height = picture.size
+    if width * height > MOST:
+        raise ValueError(f"{width} x {height} pixels, allowed: up to {MOST // 10**6} million")
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, allowed: whole numbers of 1, 8 or 16 bits")
+    turned = False
+    if isinstance(picture, TiffImageFile):
+        if picture.mode == "I" and max(picture.tag_v2[BITSPERSAMPLE]) > 16:
+            raise ValueError("pixels of 32 bits, allowed: whole numbers of 1, 8 or 16 bits")
+        turned = _orientation(picture) in TURNS  # by load(): afterwards it has no orientation
+    picture.load()
+    rgb, turn = _as_rgb(picture), TURNS.get(_orientation(picture))
+    rgb.info.clear()
+    return (rgb, turned) if turn is None else (rgb.transpose(turn), True)
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

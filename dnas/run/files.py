@@ -25,7 +25,8 @@ MOST_BYTES, MOST_DEPTH = 32 << 20, 40
 """Limits of JSON and YAML files."""
 
 NPZ_ERRORS = (
-    OSError, ValueError, KeyError, IndexError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, IndexError, EOFError, MemoryError, RuntimeError, TypeError, AttributeError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What reading a damaged .npz raises; a RuntimeError where it is encrypted or packed in a way unknown here."""
 
@@ -54,7 +55,8 @@ def replace_file(file: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    replace_file(file, lambda stream: void(stream.write(text.encode())))
+    """As UTF-8; names of files that are not UTF-8 as they are."""
+    replace_file(file, lambda stream: void(stream.write(text.encode("utf-8", "surrogateescape"))))
 
 
 def write_json(file: Path, content: object) -> None:

@@ -7,6 +7,7 @@ again, with any number of processes, does the blocks that are missing. Shapes: N
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from dnas.run.device import Device
 from dnas.run.files import NPZ_ERRORS, read_json, replace_file, void, write_json
 from dnas.run.progress import CountProgress
 from dnas.serve.interface import Interface
-from dnas.serve.listing import Listing, Value, list_pictures
+from dnas.serve.listing import Listing, Stamp, Value, list_pictures
 from dnas.serve.load import load
 from dnas.serve.network import Embedder, Vectors
 from dnas.serve.stream import embed_files
@@ -41,7 +42,8 @@ class EmbedConfig:
     Args:
         network: folder of a retraining, or an exported .onnx or .pt2 file.
         images: files, folders (searched below), CSV manifests with a column `path`; "-": paths on standard input.
-        output: .npz file to write: vectors (N, D), paths, a column of the manifests each, network, left_out.
+        output: .npz file to write: vectors (N, D), paths as given, stamps (N, 2) of size and time of change, folder
+            (that the paths start from), a column of the manifests each, network, left_out.
         named: take identity and camera from file names such as 0001_c1s1_000151_00.jpg.
         on_bad_image: what to do with a file that cannot be read: stop, or skip it and say so.
         batch: pictures at a time.
@@ -89,9 +91,10 @@ def embed_listing(
     embedder: Embedder, listing: Listing, output: Path, batch: int = 64, on_bad_image: OnBadImage = "stop"
 ) -> Done:
     """`embed_to_file` for a network and pictures that are there already."""
-    partial = output.with_name(f"{output.name}.partial")
+    partial, stamps = output.with_name(f"{output.name}.partial"), list[Stamp]()
     if distributed.rank() == 0:
-        _begin(partial, embedder.interface, listing, output)
+        stamps = listing.stamps()
+        _begin(partial, embedder.interface, listing, stamps)
     distributed.wait_for_all()
     todo = [block for block in blocks(len(listing)) if not _file(partial, block).exists()]
     mine = todo[distributed.rank() :: distributed.world()]
@@ -103,7 +106,7 @@ def embed_listing(
     distributed.wait_for_all()
     if distributed.rank() > 0:
         return Done(0, ())
-    left_out = _merge(partial, embedder.interface, listing, output)
+    left_out = _merge(partial, embedder.interface, listing, stamps, output)
     shutil.rmtree(partial)
     if left_out:
         say_left_out(left_out, "files that cannot be read as images")
@@ -118,17 +121,17 @@ def _file(partial: Path, block: range) -> Path:
     return partial / f"{block.start // BLOCK:07}.npz"
 
 
-def _begin(partial: Path, interface: Interface, listing: Listing, output: Path) -> None:
+def _begin(partial: Path, interface: Interface, listing: Listing, stamps: Sequence[Stamp]) -> None:
     """A folder for what is done, or one that is there from the same command.
 
     Raises:
         UserError: it is from another command.
     """
-    plan = {"format": FORMAT, "network": interface.network, "pictures": listing.digest(), "images": len(listing)}
+    pictures = listing.digest(stamps)
+    plan = {"format": FORMAT, "network": interface.network, "pictures": pictures, "images": len(listing)}
     file = partial / "plan.json"
     if file.exists() and read_json(file) != plan:
         raise UserError(f"{partial}: unfinished, of other pictures or another network; delete it, or choose another -o")
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, plan)
 
 
@@ -148,7 +151,7 @@ def _blocks_done(
         yield block, {"rows": rows, "vectors": vectors, "bad": np.array([*bad], np.int64)}
 
 
-def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) -> list[str]:
+def _merge(partial: Path, interface: Interface, listing: Listing, stamps: Sequence[Stamp], output: Path) -> list[str]:
     """One file of all blocks, read one at a time. Returns the names of what was left out."""
     kept: list[NDArray[np.int64]] = []
     left_out: list[str] = []
@@ -171,6 +174,9 @@ def _merge(partial: Path, interface: Interface, listing: Listing, output: Path) 
         with zipfile.ZipFile(stream, "w", allowZip64=True) as archive:
             _array(archive, "vectors", (len(rows), interface.embedding), np.dtype(np.float32), vectors())
             texts(archive, "paths", listing.paths, rows)
+            known = (np.array([stamps[row] for row in part], np.int64) for part in kept)
+            _array(archive, "stamps", (len(rows), 2), np.dtype(np.int64), known)
+            texts(archive, "folder", [os.getcwd()], np.arange(1))
             for name, values in listing.columns.items():
                 texts(archive, f"column {name}", values, rows)
             texts(archive, "left_out", left_out, np.arange(len(left_out)))

@@ -80,6 +80,8 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
     file = Path(config.output)
     if file.suffix not in FORMATS:
         raise UserError(f"output: cannot write '{file.suffix}', allowed: {', '.join(FORMATS)}")
+    if file.is_dir():
+        raise UserError(f"output: {file} is a folder")
     if file.suffix == ".onnx":
         needed("onnx", "onnxscript", "onnxruntime")
         if not exports_onnx():
@@ -97,8 +99,8 @@ def export_run(config: ExportConfig) -> dict[str, Any]:
             found["mAP"] = both_map(unfinished, run, interface, config.data)
         if reason := refusal(found, config.precision):
             raise UserError(f"{file}: not written: {reason}")
-        os.replace(sidecar(unfinished), sidecar(file))
         os.replace(unfinished, file)
+        os.replace(sidecar(unfinished), sidecar(file))
     finally:
         unfinished.unlink(missing_ok=True)
         sidecar(unfinished).unlink(missing_ok=True)

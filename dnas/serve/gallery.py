@@ -24,11 +24,11 @@ from dnas.run.progress import CountProgress
 from dnas.serve import nearest
 from dnas.serve.graph import Approximate, Graph, build
 from dnas.serve.interface import Interface, interface_of
-from dnas.serve.listing import Listing, Value, list_pictures, stamp, typed
+from dnas.serve.listing import Listing, Stamp, Value, list_pictures, stamp, typed
 from dnas.serve.load import load
 from dnas.serve.nearest import Exact, Nearest
 from dnas.serve.network import Embedder, Picture, Vectors
-from dnas.serve.store import NAME, Row, Store
+from dnas.serve.store import Row, Store
 from dnas.serve.stream import embed_files
 
 CANDIDATES = 200
@@ -93,11 +93,8 @@ class Gallery:
     @staticmethod
     def create(path: str | Path, network: Embedder) -> Gallery:
         """The gallery of a folder, made if there is none."""
-        folder = Path(path)
-        if not (folder / NAME).exists():
-            where = os.path.relpath(network.network.source, folder)
-            return Gallery(Store.create(folder, network.interface, where), network)
-        return Gallery(Store(folder), network)
+        where = os.path.relpath(network.network.source, path)
+        return Gallery(Store.create(Path(path), network.interface, where), network)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -112,29 +109,37 @@ class Gallery:
 
         Returns:
             How many were added or replaced, and the names of those that could not be read.
+
+        Raises:
+            UserError: a file that cannot be read, where that stops; or a name that is not UTF-8, as SQLite's text is.
         """
         listing = pictures if isinstance(pictures, Listing) else list_pictures(pictures)
         with self.store.writing():
-            paths = [os.path.abspath(path) for path in listing.paths]
+            paths, stamps = [os.path.abspath(path) for path in listing.paths], listing.stamps()
+            for path in paths:
+                _check_name(path)
             known = self.store.stamps(paths)
             last = {path: row for row, path in enumerate(paths)}  # of a path that is there twice the last one counts
-            todo = [row for row, path in enumerate(paths) if last[path] == row and known.get(path) != stamp(path)]
+            todo = [row for row, path in enumerate(paths) if last[path] == row and known.get(path) != stamps[row]]
             names, left_out = [paths[row] for row in todo], list[str]()
             batches = [range(len(todo))[start : start + batch] for start in range(0, len(todo), batch)]
             with CountProgress("index", len(paths), len(paths) - len(todo)) as bar:
                 for part in embed_files(self.embedder, names, batches, on_bad_image):
                     rows = [todo[row] for row in part.rows]
-                    self.add_vectors([Row(paths[row], _columns(listing, row)) for row in rows], part.vectors)
+                    found = [Row(paths[row], _columns(listing, row)) for row in rows]
+                    self.add_vectors(found, part.vectors, [stamps[row] for row in rows])
                     left_out += [names[row] for row in part.bad]
                     bar.advance(len(part.rows) + len(part.bad))
         return len(todo) - len(left_out), left_out
 
-    def add_vectors(self, rows: Sequence[Row], vectors: Vectors) -> None:
-        """Add vectors (N, D) that this network made."""
+    def add_vectors(self, rows: Sequence[Row], vectors: Vectors, stamps: Sequence[Stamp] | None = None) -> None:
+        """Add vectors (N, D) that this network made; of files with these stamps, as they are now without."""
         if vectors.shape != (len(rows), self.store.interface.embedding) or not np.isfinite(vectors).all():
             raise UserError(f"vectors: found shape {vectors.shape} or numbers that are not finite")
+        for row in rows:
+            _check_name(row.path)
         if rows:
-            self.store.add(rows, [stamp(row.path) for row in rows], vectors)
+            self.store.add(rows, [stamp(row.path) for row in rows] if stamps is None else stamps, vectors)
         self._loaded = None
 
     def remove(self, where: Sequence[str]) -> int:
@@ -252,8 +257,18 @@ def _columns(listing: Listing, row: int) -> dict[str, Value]:
     return {name: values[row] for name, values in listing.columns.items() if values[row] != ""}
 
 
-def read_vectors(file: Path) -> tuple[Interface, list[Row], Vectors]:
-    """What `dnas embed` wrote: the network's interface, the pictures, their vectors (N, D).
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: its name is not UTF-8, which a gallery needs: rename it") from None
+
+
+def read_vectors(file: Path) -> tuple[Interface, list[Row], list[Stamp], Vectors]:
+    """What `dnas embed` wrote: the network's interface, the pictures, the stamps of their files, their vectors (N, D).
+
+    Of a picture that is there twice the last one counts. Without stamps, as of older files, nothing is known of the
+    picture's file: `dnas index` of it embeds it again.
 
     Raises:
         UserError: not such a file.
@@ -262,15 +277,18 @@ def read_vectors(file: Path) -> tuple[Interface, list[Row], Vectors]:
         with np.load(file, allow_pickle=False) as found:
             interface = interface_of(json.loads(str(found["network"][0])), str(file))
             paths, vectors = found["paths"], found["vectors"]
+            stamps = found["stamps"] if "stamps" in found else np.zeros((len(paths), 2), np.int64)
+            folder = str(found["folder"][0]) if "folder" in found else ""
             names = [name for name in found.files if name.startswith("column ")]
             columns = {name.removeprefix("column "): found[name] for name in names}
     except NPZ_ERRORS as error:
         raise UserError(f"{file}: not a file of dnas embed ({str(error)[:200]})") from error
     whole = vectors.dtype == np.float32 and vectors.shape == (len(paths), interface.embedding)
+    whole &= stamps.dtype == np.int64 and stamps.shape == (len(paths), 2)
     if not whole or any(len(values) != len(paths) for values in columns.values()):
         raise UserError(f"{file}: not a file of dnas embed (its arrays do not fit each other)")
-    rows = [
-        Row(os.path.abspath(path), {n: typed(str(v[k])) for n, v in columns.items() if str(v[k])})
-        for k, path in enumerate(paths)
-    ]
-    return interface, rows, vectors
+    full = [os.path.abspath(os.path.join(folder, str(path))) for path in paths]
+    kept = sorted({path: k for k, path in enumerate(full)}.values())
+    rows = [Row(full[k], {n: typed(str(v[k])) for n, v in columns.items() if str(v[k])}) for k in kept]
+    pairs = [(size, changed) for size, changed in stamps[kept].tolist()]
+    return interface, rows, pairs, vectors if len(kept) == len(full) else vectors[kept]

@@ -29,6 +29,8 @@ MOST_EF = 8192
 """With a filter: every step costs time in proportion to it."""
 RECALL, TRIED, NEIGHBOURS = 0.998, 1000, 10
 """Least share of the ten nearest that must be found, for this many queries that are not in the graph yet."""
+WIDER = 2
+"""Candidates for each picture that is asked for, where that is more than the measured `ef`."""
 ROWS = 4096
 """Vectors that are copied at a time."""
 TAKEN = 20_000
@@ -149,7 +151,8 @@ class Approximate:
         count = int(np.count_nonzero(usable_G))
         if not count:
             return np.empty((len(queries_QD), 0), np.float32), np.empty((len(queries_QD), 0), np.int64)
-        settings = {"efSearch": min(math.ceil(self.ef * len(usable_G) / count), MOST_EF)}
+        ef = max(self.ef, WIDER * k)
+        settings = {"efSearch": min(math.ceil(ef * len(usable_G) / count), MOST_EF)}
         if count < len(usable_G):
             settings["sel"] = faiss.IDSelectorBitmap(np.packbits(usable_G, bitorder="little"))
         queries = np.ascontiguousarray(queries_QD, np.float32)

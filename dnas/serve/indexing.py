@@ -65,10 +65,11 @@ def index(config: IndexConfig) -> Indexed:
     gallery = Gallery.create(config.output, embedder)
     added, left_out = 0, list[str]()
     for file in files:
-        interface, rows, vectors = read_vectors(file)
+        interface, rows, stamps, vectors = read_vectors(file)
         embedder.interface.check_same(interface, str(file))
         for start in range(0, len(rows), 4096):
-            gallery.add_vectors(rows[start : start + 4096], vectors[start : start + 4096])
+            part = slice(start, start + 4096)
+            gallery.add_vectors(rows[part], vectors[part], stamps[part])
         added += len(rows)
     if listing is not None:
         more, left_out = gallery.add(listing, config.on_bad_image, config.batch)

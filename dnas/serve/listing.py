@@ -14,6 +14,8 @@ from dnas.data.layouts import IMAGES, NAME
 from dnas.errors import UserError
 
 Value = str | int | float
+Stamp = tuple[int, int]
+"""Size and time of change of a file."""
 STDIN = "-"
 
 
@@ -32,17 +34,20 @@ class Listing:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def digest(self) -> str:
+    def stamps(self) -> list[Stamp]:
+        """Of the files, as they are now."""
+        return [stamp(path) for path in self.paths]
+
+    def digest(self, stamps: Sequence[Stamp]) -> str:
         """Of the paths and of the sizes and times of change of the files: the same pictures as before."""
         found = hashlib.sha256()
-        for path in self.paths:
-            size, changed = stamp(path)
+        for path, (size, changed) in zip(self.paths, stamps, strict=True):
             found.update(f"{path}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
         return found.hexdigest()
 
 
-def stamp(path: str) -> tuple[int, int]:
-    """Size and time of change of a file; zeros where it is not there."""
+def stamp(path: str) -> Stamp:
+    """That of a file; zeros where it is not there."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from dnas.data.images import normalise
-from dnas.data.picture import read_pixels
+from dnas.data.picture import read_pixels, upright
 from dnas.errors import UserError
 from dnas.run.device import Device, pick_device
 from dnas.serve.exportable import Exportable
@@ -40,11 +40,6 @@ class Network(Protocol):
         ...
 
 
-@runtime_checkable
-class HasArray(Protocol):
-    def __array__(self) -> NDArray[Any]: ...
-
-
 class Embedder:
     """The network of a run folder or an exported file: `run = dnas.load("runs/x"); run.embed(["a.jpg"])`."""
 
@@ -55,8 +50,9 @@ class Embedder:
         """Vectors (N, D), float32; of length 1 where the network compares by cosine.
 
         Args:
-            pictures: one or several of: a path; a Pillow image; uint8 RGB pixels (H, W, 3) of any size as an array or
-                a tensor. Also an array or tensor (N, H, W, 3) of several. They are resized as in training.
+            pictures: one or several of: a path; a Pillow image, turned upright as a file is; uint8 RGB pixels (H, W, 3)
+                of any size as an array or a tensor. Also an array or tensor (N, H, W, 3) of several. They are resized
+                as in training.
             batch: pictures at a time.
 
         Raises:
@@ -103,7 +99,10 @@ def pixels_of(picture: Picture, height: int, width: int) -> Pixels:
         if 0 in array.shape:
             raise UserError(f"picture: found no pixels, of shape {tuple(array.shape)}")
         picture = Image.fromarray(array)
-    rgb = picture.convert("RGB")
+    try:
+        rgb, _ = upright(picture)
+    except Exception as error:  # a damaged file raises one of many types
+        raise UserError(f"picture: cannot be read ({str(error) or type(error).__name__})") from error
     return np.asarray(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BILINEAR))
 
 

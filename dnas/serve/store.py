@@ -10,19 +10,19 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from numpy.typing import NDArray
 
 from dnas.errors import UserError
+from dnas.run.files import temporary
 from dnas.serve.graph import Graph
 from dnas.serve.interface import Interface, interface_of
-from dnas.serve.listing import Value, typed
+from dnas.serve.listing import Stamp, Value, typed
 from dnas.serve.network import Vectors
 
 NAME = "gallery.sqlite"
@@ -37,11 +37,51 @@ TABLES = {
     "nodes": "CREATE TABLE nodes (id INTEGER PRIMARY KEY, ids BLOB NOT NULL, levels BLOB NOT NULL,"
     " neighbours BLOB NOT NULL)",
 }
-CONDITION = re.compile(r"([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*)")
+CONDITION = re.compile(r"([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*((?!\s*([=<>]|!=)).*)")
+FAILED = ("full", "readonly", "disk I/O", "unable to open")
+"""Words of SQLite's errors that say nothing of the file's content."""
 CHUNK = 4096
 """Rows read at a time."""
 NODES = 100_000
 """Of the approximate index, in one row: some 26 MB; SQLite holds 1 GB at most."""
+
+
+def failed(file: Path, error: Exception) -> UserError:
+    """What a gallery's error is, in one line: another writer, a disk, or the file itself."""
+    text = str(error)[:200] or type(error).__name__
+    if isinstance(error, sqlite3.OperationalError) and "locked" in text:
+        return UserError(f"{file}: another process is writing")
+    what = isinstance(error, sqlite3.OperationalError) and any(word in text for word in FAILED)
+    return UserError(f"{file}: {'cannot be read or written' if what else 'damaged'}: {text}")
+
+
+@contextmanager
+def alone(lock: BaseFileLock) -> Iterator[None]:
+    """No other process writes to the gallery of this lock's folder while this lasts.
+
+    Raises:
+        UserError: one does.
+    """
+    try:
+        with lock.acquire():
+            yield
+    except Timeout:
+        raise UserError(f"{Path(lock.lock_file).parent}: another process is writing there") from None
+
+
+def lock_of(folder: Path) -> BaseFileLock:
+    return FileLock(folder / ".lock", timeout=0)
+
+
+def _fill(base: sqlite3.Connection, about: Mapping[str, str]) -> None:
+    """An empty file becomes an empty gallery, in one transaction."""
+    base.execute("PRAGMA page_size = 8192")
+    base.execute("BEGIN IMMEDIATE")
+    for table in TABLES.values():
+        base.execute(table)
+    base.executemany("INSERT INTO about VALUES (?, ?)", {**about, "columns": "[]"}.items())
+    base.execute(f"PRAGMA application_id = {MARK}")
+    base.execute("COMMIT")
 
 
 @dataclass(frozen=True)
@@ -59,11 +99,11 @@ class Store:
         self.folder, self.file = folder, folder / NAME
         if not self.file.is_file():
             raise UserError(f"{folder}: no gallery there (no {NAME}); make one with dnas index")
-        self.lock = FileLock(folder / ".lock", timeout=0)
+        self.lock = lock_of(folder)
         try:
             self.base = sqlite3.connect(self.file, isolation_level=None, timeout=60, check_same_thread=False)
         except sqlite3.Error as error:
-            raise UserError(f"{self.file}: cannot be opened ({error})") from error
+            raise failed(self.file, error) from error
         with self._reading():
             for setting in ("trusted_schema = OFF", "cell_size_check = ON", "secure_delete = ON", "synchronous = FULL"):
                 self.base.execute(f"PRAGMA {setting}")
@@ -74,24 +114,21 @@ class Store:
 
     @staticmethod
     def create(folder: Path, interface: Interface, network: str) -> Store:
-        """A new, empty gallery; atomic, as all that follows.
+        """A new, empty gallery; atomic, as all that follows. One that another process has made meanwhile stays.
 
         Args:
             network: where its network is, relative to the folder.
         """
+        file = folder / NAME
         folder.mkdir(parents=True, exist_ok=True)
-        base = sqlite3.connect(folder / NAME, isolation_level=None)
-        try:
-            base.execute("PRAGMA page_size = 8192")
-            base.execute("BEGIN IMMEDIATE")
-            for table in TABLES.values():
-                base.execute(table)
-            about = {"interface": json.dumps(interface.plain()), "network": network, "columns": "[]"}
-            base.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-            base.execute(f"PRAGMA application_id = {MARK}")
-            base.execute("COMMIT")
-        finally:
-            base.close()
+        with alone(lock_of(folder)):
+            if not file.exists():
+                with temporary(file) as unfinished:
+                    try:
+                        with closing(sqlite3.connect(unfinished, isolation_level=None)) as base:
+                            _fill(base, {"interface": json.dumps(interface.plain()), "network": network})
+                    except sqlite3.Error as error:
+                        raise failed(file, error) from error
         return Store(folder)
 
     def _check(self) -> None:
@@ -106,9 +143,7 @@ class Store:
         try:
             yield
         except (sqlite3.Error, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-            reason = "another process is writing" if busy else f"damaged: {str(error)[:200] or type(error).__name__}"
-            raise UserError(f"{self.file}: {reason}") from error
+            raise failed(self.file, error) from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -117,14 +152,8 @@ class Store:
         Raises:
             UserError: one does.
         """
-        try:
-            self.lock.acquire()
-        except Timeout:
-            raise UserError(f"{self.folder}: another process is writing there") from None
-        try:
+        with alone(self.lock):
             yield
-        finally:
-            self.lock.release()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -133,7 +162,8 @@ class Store:
             try:
                 yield self.base
             except BaseException:
-                self.base.execute("ROLLBACK")
+                if self.base.in_transaction:  # SQLite ends it itself where the disk is full
+                    self.base.execute("ROLLBACK")
                 raise
             self.base.execute("COMMIT")
 
@@ -147,9 +177,9 @@ class Store:
             found = json.loads(self.base.execute("SELECT value FROM about WHERE key = 'columns'").fetchone()[0])
             return [str(name) for name in found]
 
-    def stamps(self, paths: Sequence[str]) -> dict[str, tuple[int, int]]:
+    def stamps(self, paths: Sequence[str]) -> dict[str, Stamp]:
         """Size and time of change of those that are in the gallery."""
-        found: dict[str, tuple[int, int]] = {}
+        found: dict[str, Stamp] = {}
         with self._reading():
             for start in range(0, len(paths), 500):
                 part = paths[start : start + 500]
@@ -158,19 +188,18 @@ class Store:
                 found |= {path: (size, changed) for path, size, changed in rows}
         return found
 
-    def add(self, rows: Sequence[Row], stamps: Sequence[tuple[int, int]], vectors: Vectors) -> None:
-        """Add pictures, or replace those of the same path; vectors (N, D).
+    def add(self, rows: Sequence[Row], stamps: Sequence[Stamp], vectors: Vectors) -> None:
+        """Add pictures, or replace those of the same path (of one that is there twice the last counts); vectors (N, D).
 
         Their ids are above all that the approximate index knows, those of removed pictures too.
         """
         known = dict.fromkeys([*self.columns(), *(name for row in rows for name in row.columns)])
         blobs = np.ascontiguousarray(vectors, np.float32)
         with self._transaction() as base:
-            base.executemany("DELETE FROM pictures WHERE path = ?", [(row.path,) for row in rows])
             last = "SELECT id FROM pictures UNION ALL SELECT last FROM graph"
             first = 1 + int(base.execute(f"SELECT coalesce(max(id), 0) FROM ({last})").fetchone()[0])
             base.executemany(
-                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     (first + k, row.path, *stamp, json.dumps({**row.columns}), blob.data)
                     for k, (row, stamp, blob) in enumerate(zip(rows, stamps, blobs, strict=True))
@@ -187,23 +216,35 @@ class Store:
     def select(self, where: Sequence[str] = ()) -> NDArray[np.int64]:
         """Ids, ascending, of the pictures that meet all conditions such as camera=3, time>=2024-05-01, path=a.jpg.
 
+        Numbers are compared with numbers and text with text: a column without any number is text, where 2024 comes
+        before 2024-05-01. A picture that has something else in the column, or nothing, meets no condition but !=.
+
         Raises:
             UserError: not a condition, or of a column that is not there.
         """
-        terms, values = ["1"], list[Any]()
+        terms, values = ["1"], dict[str, Value]()
         known = ["path", *self.columns()]
-        for text in where:
+        for number, text in enumerate(where):
             match = CONDITION.fullmatch(text)
             if not match or match[1] not in known:
                 raise UserError(f"where: found {text!r}, allowed: COLUMN=VALUE (or !=, <, <=, >, >=) with columns"
                                 f" {', '.join(known)}")  # fmt: skip
-            what = "path" if match[1] == "path" else "json_extract(columns, ?)"
-            values += [] if what == "path" else [f'$."{match[1]}"']
-            terms.append(f"{what} {'IS NOT' if match[2] == '!=' else match[2]} ?")
-            values.append(match[3] if what == "path" else typed(match[3]))
+            column, operator, value = match[1], match[2], match[3]
+            what = "path" if column == "path" else f"json_extract(columns, :column{number})"
+            values[f"column{number}"] = f'$."{column}"'
+            as_number = not isinstance(typed(value), str) and column != "path" and self._has_numbers(column)
+            values[f"value{number}"] = typed(value) if as_number else value
+            alike = f"typeof({what}) {'<>' if as_number else '='} 'text'"
+            met = f"coalesce({alike} AND {what} {operator.strip('!')} :value{number}, 0)"
+            terms.append(f"NOT {met}" if operator == "!=" else met)
         with self._reading():
             found = self.base.execute(f"SELECT id FROM pictures WHERE {' AND '.join(terms)} ORDER BY id", values)
             return np.fromiter((row[0] for row in found), np.int64)
+
+    def _has_numbers(self, column: str) -> bool:
+        query = "SELECT 1 FROM pictures WHERE typeof(json_extract(columns, ?)) IN ('integer', 'real') LIMIT 1"
+        with self._reading():
+            return self.base.execute(query, (f'$."{column}"',)).fetchone() is not None
 
     def rows(self, ids: Sequence[int]) -> dict[int, Row]:
         """The pictures of some ids; those that are there no longer are missing."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dnas.cli import main
-from dnas.data.picture import read_pixels
+from dnas.data.picture import read_pixels, read_rgb
 from dnas.errors import UserError
 from dnas.serve import embed as embed_module
 from dnas.serve.embed import embed_listing
@@ -125,6 +125,26 @@ def test_what_a_picture_may_be(pictures: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             pixels_of(wrong, 24, 12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["turned.jpg", "turned.tif", "grey16.png"])
+def test_an_open_picture_is_its_file(kind: str, tmp_path: Path) -> None:
+    """Turned once, and scaled as a file is."""
+    file = tmp_path / kind
+    grey = np.arange(32 * 16, dtype=np.uint16).reshape(32, 16) * 128
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    if "grey16" in kind:
+        Image.fromarray(grey).save(file)
+    else:
+        Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB").save(file, exif=exif, quality=100)
+    expected = read_pixels(file, 24, 12)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(pixels_of(opened, 24, 12), expected)
+    np.testing.assert_array_equal(pixels_of(read_rgb(file), 24, 12), expected)
+    assert len(np.unique(expected)) > 50
+    with pytest.raises(UserError, match=r"cannot be read \(floating-point pixels, allowed"):
+        pixels_of(Image.fromarray(grey.astype(np.float32)), 24, 12)
 
 
 @pytest.mark.slow

@@ -249,12 +249,14 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     damaged.write_bytes(b"onnx" * 100)
     cut.write_bytes(b"PK" * 100)
     torch.export.save(torch.export.export(nn.ReLU(), (torch.zeros(1),)), other)
+    (folder := tmp_path / "folder.pt2").mkdir()
     neither = tmp_path / "net.jpg"
     neither.write_bytes(b"")
     for words, message in (
         ([str(run), "-o", "a.tflite"], "cannot write '.tflite', allowed: .onnx, .pt2"),
         ([str(run), "-o", "a.pt2", "--images", "x.jpg"], "images: found 1, needed to check the file: 7"),
         ([str(tmp_path), "-o", "a.pt2"], "not a run folder"),
+        ([str(run), "-o", str(folder)], "folder.pt2 is a folder"),
     ):
         assert main(["export", *words]) == 2
         error = capsys.readouterr().err.strip()

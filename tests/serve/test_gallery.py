@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 from dnas.errors import UserError
 from dnas.serve.embed import embed_listing
+from dnas.serve.find import Found, write_csv
 from dnas.serve.gallery import Gallery, read_vectors
-from dnas.serve.listing import Listing, list_pictures
-from dnas.serve.store import NAME, Store
+from dnas.serve.listing import Listing, Value, list_pictures
+from dnas.serve.network import Pixels, Vectors
+from dnas.serve.store import NAME, Row, Store
 from tests.serve.stub import stub
 
 
@@ -52,9 +55,47 @@ def test_filters(gallery: Gallery, listing: Listing) -> None:
     [found] = gallery.find(listing.paths[0], 100, ["camera>=2", "camera<3"])
     assert {match.columns["camera"] for match in found} == {2}
     assert gallery.find(listing.paths[0], where=["identity=999"]) == [[]]  # nobody's pictures
-    for wrong in ("colour=red", "camera", "camera~1", '"=1', "camera);DROP TABLE pictures;--=1"):
+    for wrong in (
+        "colour=red",
+        "camera",
+        "camera==1",
+        "camera=>1",
+        "camera=<1",
+        "camera!=!=1",
+        "camera~1",
+        '"=1',
+        "camera);DROP TABLE pictures;--=1",
+    ):
         with pytest.raises(UserError, match="where: found"):
             gallery.find(listing.paths[0], where=[wrong])
+
+
+@pytest.mark.parametrize(
+    ("where", "met"),
+    [
+        ("time>=2024", "b c"),
+        ("time<2024", "a"),
+        ("time>=2024-05-01", "b c"),
+        ("time=2024-05-01", "b"),
+        ("time!=2023-12-31", "b c d e"),
+        ("age>6", "a d"),
+        ("age<=7", "a c"),
+        ("age<unknown", ""),
+        ("age>=unknown", "b"),
+        ("age!=7", "b c d e"),
+        ("age>7.5", "d"),
+        ("path<b", "a"),
+        ("path=5", ""),
+    ],
+)
+def test_filters_compare_alike_with_alike(where: str, met: str, tmp_path: Path) -> None:
+    times: dict[str, Value] = {"a": "2023-12-31", "b": "2024-05-01", "c": "2025-01-01"}
+    ages: dict[str, Value] = {"a": 7, "b": "unknown", "c": 2.5, "d": 12}
+    store = Gallery.create(tmp_path / "gallery", stub()).store
+    known = {"time": times, "age": ages}
+    rows = [Row(name, {key: of[name] for key, of in known.items() if name in of}) for name in "abcde"]
+    store.add(rows, [(0, 0)] * 5, np.zeros((5, 12), np.float32))
+    assert sorted(row.path for row in store.read([where])) == sorted(met.split())
 
 
 def test_same_picture_twice_and_changed_ones(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
@@ -92,19 +133,113 @@ def test_another_network_is_refused(gallery: Gallery, listing: Listing, tmp_path
     with pytest.raises(UserError, match="its vectors are of network aaaaaaaaaaaa"):
         Gallery.open(gallery.store.folder, stub("b"))
     embed_listing(stub("b"), listing, tmp_path / "v.npz")
-    interface, _, _ = read_vectors(tmp_path / "v.npz")
+    interface, *_ = read_vectors(tmp_path / "v.npz")
     with pytest.raises(UserError, match="they cannot be compared"):
         gallery.embedder.interface.check_same(interface, "v.npz")
 
 
 def test_vectors_of_embed_are_the_same(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
     embed_listing(stub(), listing, tmp_path / "v.npz")
-    interface, rows, vectors = read_vectors(tmp_path / "v.npz")
+    interface, rows, stamps, vectors = read_vectors(tmp_path / "v.npz")
     other = Gallery.create(tmp_path / "other", stub())
     other.embedder.interface.check_same(interface, "v.npz")
-    other.add_vectors(rows, vectors)
+    other.add_vectors(rows, vectors, stamps)
     assert other.find(listing.paths[:3]) == gallery.find(listing.paths[:3])
     assert other.add(listing) == (0, [])
+
+
+def test_vectors_know_their_files(listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they are indexed: those that were embedded, once each; one that has changed since is embedded again."""
+    (tmp_path / "there").mkdir()
+    for name, path in zip("ab", listing.paths, strict=False):
+        (tmp_path / "there" / f"{name}.jpg").write_bytes(Path(path).read_bytes())
+    monkeypatch.chdir(tmp_path / "there")
+    embed_listing(stub(), list_pictures(["a.jpg", "b.jpg", "a.jpg"]), tmp_path / "v.npz")
+    monkeypatch.chdir(tmp_path)
+    _, rows, stamps, vectors = read_vectors(tmp_path / "v.npz")
+    paths = [str(tmp_path / "there" / f"{name}.jpg") for name in "ba"]
+    assert [row.path for row in rows] == paths
+    (tmp_path / "there/a.jpg").write_bytes(Path(listing.paths[2]).read_bytes())
+    os.utime(tmp_path / "there/a.jpg", (1, 1))
+    gallery = Gallery.create(tmp_path / "gallery", stub())
+    gallery.add_vectors(rows * 2, np.concatenate([vectors] * 2), stamps * 2)  # of a path that is there twice the last
+    assert len(gallery) == 2
+    assert gallery.add(paths) == (1, [])
+    assert gallery.find(listing.paths[2], k=1)[0][0].path == paths[1]
+
+
+def test_vectors_without_stamps_are_older(listing: Listing, tmp_path: Path) -> None:
+    embed_listing(stub(), listing, tmp_path / "v.npz")
+    with np.load(tmp_path / "v.npz") as found:
+        arrays = {name: found[name] for name in found.files if name not in ("stamps", "folder")}
+    np.savez(tmp_path / "old.npz", **arrays)
+    gallery = Gallery.create(tmp_path / "gallery", stub())
+    _, rows, stamps, vectors = read_vectors(tmp_path / "old.npz")
+    gallery.add_vectors(rows, vectors, stamps)
+    assert gallery.add(listing) == (len(listing), [])
+    np.savez(tmp_path / "odd.npz", **arrays, stamps=np.zeros(3))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name in ("odd", "one"):
+        with pytest.raises(UserError, match=f"{name}.npz: not a file of dnas embed"):
+            read_vectors(tmp_path / f"{name}.npz")
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(listing: Listing, tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(Path(listing.paths[0]).read_bytes())
+    network = stub()
+    stream = network.network.stream
+
+    def late(batches: Iterator[Pixels]) -> Iterator[Vectors]:
+        for vectors in stream(batches):
+            file.write_bytes(Path(listing.paths[1]).read_bytes())
+            yield vectors
+
+    gallery = Gallery.create(tmp_path / "gallery", network)
+    network.network.stream = late  # type: ignore[method-assign]
+    assert gallery.add([str(file)]) == (1, [])
+    network.network.stream = stream  # type: ignore[method-assign]
+    assert gallery.add([str(file)]) == (1, [])
+
+
+def test_a_full_disk_is_no_damage(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
+    """It is named, and nothing of what was being written is left: it goes on when there is room."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    try:
+        with pytest.raises(UserError, match=r"gallery.sqlite: cannot be read or written: (disk I/O|database or disk)"):
+            Gallery.create(tmp_path / "full", stub())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not [file for file in (tmp_path / "full").iterdir() if file.name != ".lock"]
+    assert Gallery.create(tmp_path / "full", stub()).add(listing) == (len(listing), [])
+    rows = [Row(f"/p/{k}.jpg", {}) for k in range(100_000)]  # more than SQLite keeps in memory
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, usual[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be read or written: (disk I/O|database or disk)"):
+            gallery.add_vectors(rows, np.zeros((len(rows), 12), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(gallery) == len(listing)
+
+
+def test_who_makes_a_gallery_second_finds_it(gallery: Gallery, listing: Listing) -> None:
+    assert len(Store.create(gallery.store.folder, gallery.store.interface, "other")) == len(listing)
+
+
+def test_names_that_are_not_utf8(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.jpg")
+    try:
+        file.write_bytes(Path(listing.paths[0]).read_bytes())
+    except OSError:
+        pytest.skip("no such names on this file system")
+    with pytest.raises(UserError, match="its name is not UTF-8, which a gallery needs: rename it"):
+        gallery.add([str(file)])
+    interface = gallery.embedder.interface
+    write_csv(Found([str(file)], gallery.find(str(file), 1), interface, "g", 1), tmp_path / "f.csv")
+    assert os.fsencode(file) in (tmp_path / "f.csv").read_bytes()
 
 
 def test_rerank_is_that_of_the_evaluation(gallery: Gallery, listing: Listing) -> None:

@@ -81,6 +81,16 @@ def test_exact_and_graph_agree_with_plain_loops(distance: Distance, monkeypatch:
                 assert near.tolist() == pytest.approx([value for value, _ in expected], abs=1e-3)
 
 
+def test_many_neighbours_are_found_as_few_are() -> None:
+    """How many candidates are kept is measured for ten; for two hundred it has to be more."""
+    vectors, queries = clustered(4000), clustered(50, seed=1)
+    index = Approximate(build(np.arange(4000), vectors, "cosine"), np.arange(4000), vectors, "cosine")
+    assert index.ef < 200
+    truth = nearest.Exact(vectors, "cosine").search(queries, 200)[0]
+    found = index.search(queries, 200)[0]
+    assert (found >= truth[:, -1:] - 1e-6).mean() > 0.995
+
+
 def test_a_gallery_that_grows_and_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built above the limit; good while pictures come and go, and with filters; extended, and built anew."""
     monkeypatch.setattr(nearest, "MOST_EXACT", 1500)
