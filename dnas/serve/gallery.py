@@ -277,15 +277,15 @@ def read_vectors(file: Path) -> tuple[Interface, list[Row], list[Stamp], Vectors
         with np.load(file, allow_pickle=False) as found:
             interface = interface_of(json.loads(str(found["network"][0])), str(file))
             paths, vectors = found["paths"], found["vectors"]
-            stamps = found["stamps"] if "stamps" in found else np.zeros((len(paths), 2), np.int64)
+            stamps = found["stamps"] if "stamps" in found else np.zeros((paths.size, 2), np.int64)
             folder = str(found["folder"][0]) if "folder" in found else ""
             names = [name for name in found.files if name.startswith("column ")]
             columns = {name.removeprefix("column "): found[name] for name in names}
     except NPZ_ERRORS as error:
         raise UserError(f"{file}: not a file of dnas embed ({str(error)[:200]})") from error
-    whole = vectors.dtype == np.float32 and vectors.shape == (len(paths), interface.embedding)
-    whole &= stamps.dtype == np.int64 and stamps.shape == (len(paths), 2)
-    if not whole or any(len(values) != len(paths) for values in columns.values()):
+    whole = vectors.dtype == np.float32 and vectors.shape == (paths.size, interface.embedding)
+    whole &= stamps.dtype == np.int64 and stamps.shape == (paths.size, 2)
+    if not whole or any(values.shape != (paths.size,) for values in (paths, *columns.values())):
         raise UserError(f"{file}: not a file of dnas embed (its arrays do not fit each other)")
     full = [os.path.abspath(os.path.join(folder, str(path))) for path in paths]
     kept = sorted({path: k for k, path in enumerate(full)}.values())

@@ -178,9 +178,12 @@ def test_vectors_without_stamps_are_older(listing: Listing, tmp_path: Path) -> N
     gallery.add_vectors(rows, vectors, stamps)
     assert gallery.add(listing) == (len(listing), [])
     np.savez(tmp_path / "odd.npz", **arrays, stamps=np.zeros(3))
+    flat = {"paths": arrays["paths"][0], "vectors": arrays["vectors"][:1]}
+    np.savez(tmp_path / "flat.npz", **{**arrays, **flat})
+    np.savez(tmp_path / "column.npz", **{**arrays, "column identity": np.array(3)})
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    for name in ("odd", "one"):
+    for name in ("odd", "flat", "column", "one"):
         with pytest.raises(UserError, match=f"{name}.npz: not a file of dnas embed"):
             read_vectors(tmp_path / f"{name}.npz")
 
