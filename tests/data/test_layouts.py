@@ -1,36 +1,19 @@
-"""Every published layout, written small by the test itself; manifests; and what `dnas data check` finds."""
+"""Every published layout, written small by the test itself; and manifests."""
 
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from dnas.cli import main
-from dnas.data.check import PUBLISHED, check, published_name
+from dnas.data.check import check
 from dnas.data.layouts import load_data, read_one
 from dnas.data.splits import ReIDData, Split, chained
 from dnas.errors import UserError
 from dnas.serve.listing import list_pictures
-
-Write = Callable[[str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a small image of noise, each another one."""
-    rng = np.random.default_rng(0)
-
-    def one(name: str) -> Path:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (32, 16, 3), np.uint8)).save(file)
-        return file
-
-    return one
+from tests.data.manifests import ROWS, Write, manifest
 
 
 def found(data: ReIDData) -> dict[str, list[tuple[int, int]]]:
@@ -115,25 +98,6 @@ def test_no_known_layout(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
-def manifest(tmp_path: Path, write: Write, rows: list[str], header: str = "path,identity,camera,split") -> Path:
-    for row in rows:
-        if row.split(",")[0].endswith(".jpg"):
-            write(row.split(",")[0])
-    file = tmp_path / "cows.csv"
-    file.write_text("\n".join([header, *rows]) + "\n")
-    return file
-
-
-ROWS = [
-    "a/1.jpg,Daisy,barn,train",
-    "a/2.jpg,Bella,barn,train",
-    "a/3.jpg,Molly,field 2,query",
-    "a/4.jpg,Molly,barn,gallery",
-    "a/5.jpg,,barn,gallery",
-    "a/6.jpg,-1,barn,gallery",
-]
-
-
 def test_manifest(tmp_path: Path, write: Write) -> None:
     data = load_data(manifest(tmp_path, write, ROWS))
     assert data.name == "cows"
@@ -180,93 +144,6 @@ def test_several_training_lists_keep_their_identities(tmp_path: Path) -> None:
     assert found.pids.min() > 0
 
 
-def test_check_finds_what_is_wrong(
-    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], pedestrians: Path
-) -> None:
-    first = write("bounding_box_train/0001_c1s1_000001_00.jpg")
-    write("bounding_box_train/0002_c1s1_000001_00.jpg")
-    write("bounding_box_train/0003_c1s1_000001_00.jpg")
-    write("query/0003_c1s1_000002_00.jpg")
-    write("query/0009_c2s1_000002_00.jpg")
-    write("bounding_box_test/0003_c2s1_000001_00.jpg")
-    (tmp_path / "bounding_box_test/0004_c1s1_000009_00.jpg").write_bytes(first.read_bytes())
-    (tmp_path / "bounding_box_train/0005_c1s1_000009_00.jpg").write_bytes(
-        (tmp_path / "bounding_box_train/0002_c1s1_000001_00.jpg").read_bytes()
-    )
-    assert main(["data", "check", str(tmp_path), "--json"]) == 2
-    printed = capsys.readouterr()
-    assert printed.err.strip().endswith("3 problems, listed above")
-    result = json.loads(printed.out.strip().splitlines()[-1])
-    texts = [finding["text"] for finding in result["findings"]]
-    for start in (
-        "the same image in training and test: 1 (",
-        "the same image under two identities: 1 (",
-        "identities in training and test: 1 (3)",
-        "queries without a match in another camera (they do not count): 1 (0009_c2s1_000002_00.jpg)",
-        "training images of one camera",
-        "training identities with one image: 4 (1, 2, 3, 5)",
-    ):
-        assert any(text.startswith(start) for text in texts), start
-    first.write_bytes(first.read_bytes()[:300])
-    assert main(["data", "check", str(tmp_path)]) == 2
-    assert f"unreadable: 1 ({first}" in capsys.readouterr().out
-    missing = manifest(tmp_path, write, ROWS)
-    (tmp_path / "a/2.jpg").unlink()
-    (tmp_path / "a/3.jpg").unlink()
-    assert main(["data", "check", str(missing)]) == 2
-    out = capsys.readouterr().out
-    assert "unreadable: 2" in out
-    assert "fingerprint none" in out
-    assert main(["data", "check", str(pedestrians)]) == 0
-    assert "personal data" in capsys.readouterr().out
-
-
-def test_check_finds_queries_that_find_themselves_and_near_copies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Copies under another camera are a problem, under the same one a remark; compressed again or smaller: a remark."""
-    rng = np.random.default_rng(0)
-    rows = ["path,identity,camera,split"]
-    for identity in range(4):
-        for camera, split in (("a", "query"), ("b", "gallery"), ("c", "gallery")):
-            coarse = rng.integers(0, 256, (8, 4, 3), np.uint8)
-            Image.fromarray(coarse).resize((32, 64)).save(tmp_path / f"{identity}{camera}.png")
-            rows.append(f"{identity}{camera}.png,{identity},{camera},{split}")
-    (tmp_path / "data.csv").write_text("\n".join(rows))
-    assert main(["data", "check", str(tmp_path / "data.csv")]) == 0
-    assert "picture" not in capsys.readouterr().out
-    first, second = (Image.open(tmp_path / f"{n}a.png").convert("RGB") for n in (0, 1))
-    for name, source, line in (
-        ("own.png", "3a", "3,a,gallery"),
-        ("other.png", "2a", "2,b,gallery"),
-        ("train.png", "3c", "9,a,train"),
-    ):
-        (tmp_path / name).write_bytes((tmp_path / f"{source}.png").read_bytes())
-        rows.append(f"{name},{line}")
-    first.save(tmp_path / "again.jpg", quality=60)
-    second.resize((24, 48)).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "small.jpg", exif=turned(6))
-    rows += ["again.jpg,0,b,gallery", "small.jpg,8,b,train"]
-    (tmp_path / "data.csv").write_text("\n".join(rows))
-    assert main(["data", "check", str(tmp_path / "data.csv")]) == 2
-    out = capsys.readouterr().out
-    for text in (
-        f"problem: the same image in training and test: 1 ({tmp_path / 'train.png'} and {tmp_path / '3c.png'})",
-        "problem: queries that lie in the gallery under another camera, and so find themselves: 1"
-        f" ({tmp_path / '2a.png'} and {tmp_path / 'other.png'})",
-        f"remark: the same image twice: 1 ({tmp_path / '3a.png'} and {tmp_path / 'own.png'})",
-        "remark: nearly the same picture in training and test, or in query and gallery: 2"
-        f" ({tmp_path / 'small.jpg'} and {tmp_path / '1a.png'}, {tmp_path / '0a.png'} and {tmp_path / 'again.jpg'})",
-        f"remark: turned as their EXIF orientation says: 1 ({tmp_path / 'small.jpg'})",
-    ):
-        assert text in out, text
-
-
-def turned(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif.tobytes()
-
-
 def test_any_ending_of_an_image_and_what_is_left_out(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,41 +175,6 @@ def test_any_ending_of_an_image_and_what_is_left_out(
     assert f"remark: {what}: 3 ({said})" in capsys.readouterr().out
 
 
-def test_check_finds_what_is_listed_twice(tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    """One file in several rows is as wrong as a copy of it; only an image of the split `test` is in two as it is."""
-    rows = ["a/t.jpg,Molly,barn,test", "a/u.jpg,Molly,field,test", "a/1.jpg,Bella,barn,train"]
-    file = manifest(tmp_path, write, rows)
-    for extra, text in (
-        ([], ""),
-        (["a/1.jpg,Daisy,barn,train"], "problem: the same image under two identities: 1 (PATH and PATH)"),
-        (["a/1.jpg,Bella,barn,gallery"], "problem: the same image in training and test: 1 (PATH and PATH)"),
-        (["a/1.jpg,Bella,barn,train"], "remark: the same image twice: 1 (PATH and PATH)"),
-        (
-            ["a/2.jpg,Daisy,barn,query", "a/2.jpg,Daisy,field,gallery"],
-            "problem: queries that lie in the gallery under another camera, and so find themselves: 1 (PATH and PATH)",
-        ),
-    ):
-        manifest(tmp_path, write, [*rows, *extra])
-        main(["data", "check", str(file)])
-        out = capsys.readouterr().out
-        assert text.replace("PATH", str(tmp_path / (extra or rows)[0].split(",")[0])) in out
-        assert ("the same image" in out or "find themselves" in out) == bool(extra)
-
-
-@pytest.mark.parametrize(
-    ("rows", "text"),
-    [
-        (["a/1.png,Daisy,barn,train", "a/2.png,Molly,barn,test"], "problem: unreadable: 3 ("),
-        ([], "problem: no images\n"),
-    ],
-)
-def test_check_of_nothing_that_can_be_read(
-    rows: list[str], text: str, tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["data", "check", str(manifest(tmp_path, write, rows))]) == 2
-    assert text in capsys.readouterr().out
-
-
 def test_names_that_are_not_utf8(tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     """Their bytes count; linux has them, other systems may refuse such a name."""
     sums = set()
@@ -348,17 +190,6 @@ def test_names_that_are_not_utf8(tmp_path: Path, write: Write, capsys: pytest.Ca
         main(["data", "check", str(root)])
         sums.add(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fingerprint ")))
     assert len(sums) == 2
-
-
-def test_published_sets_are_recognised(tmp_path: Path) -> None:
-    for name, known in PUBLISHED.items():
-        splits = [
-            Split((tmp_path,) * images, np.arange(images) % max(ids, 1) + 1, np.zeros(images, np.int64))
-            for images, ids in known.counts
-        ]
-        data = ReIDData(name, known.layout, *splits)
-        assert published_name(data) == name
-    assert published_name(ReIDData("x", "market", splits[1], splits[1], splits[1])) is None
 
 
 def test_hashes_notice_changed_files(pedestrians: Path, tmp_path: Path) -> None:
