@@ -73,6 +73,11 @@ def lock_of(folder: Path) -> BaseFileLock:
     return FileLock(folder / ".lock", timeout=0)
 
 
+def _of(name: str) -> str:
+    """SQL: the value in the column of this (bound) name. A JSON path would not find a name with " or an umlaut in it."""
+    return f"(SELECT value FROM json_each(columns) WHERE key = {name})"
+
+
 def _fill(base: sqlite3.Connection, about: Mapping[str, str]) -> None:
     """An empty file becomes an empty gallery, in one transaction."""
     base.execute("PRAGMA page_size = 8192")
@@ -230,8 +235,8 @@ class Store:
                 raise UserError(f"where: found {text!r}, allowed: COLUMN=VALUE (or !=, <, <=, >, >=) with columns"
                                 f" {', '.join(known)}")  # fmt: skip
             column, operator, value = match[1], match[2], match[3]
-            what = "path" if column == "path" else f"json_extract(columns, :column{number})"
-            values[f"column{number}"] = f'$."{column}"'
+            what = "path" if column == "path" else _of(f":column{number}")
+            values[f"column{number}"] = column
             as_number = not isinstance(typed(value), str) and column != "path" and self._has_numbers(column)
             values[f"value{number}"] = typed(value) if as_number else value
             alike = f"typeof({what}) {'<>' if as_number else '='} 'text'"
@@ -242,9 +247,9 @@ class Store:
             return np.fromiter((row[0] for row in found), np.int64)
 
     def _has_numbers(self, column: str) -> bool:
-        query = "SELECT 1 FROM pictures WHERE typeof(json_extract(columns, ?)) IN ('integer', 'real') LIMIT 1"
+        query = f"SELECT 1 FROM pictures WHERE typeof({_of('?')}) IN ('integer', 'real') LIMIT 1"
         with self._reading():
-            return self.base.execute(query, (f'$."{column}"',)).fetchone() is not None
+            return self.base.execute(query, (column,)).fetchone() is not None
 
     def rows(self, ids: Sequence[int]) -> dict[int, Row]:
         """The pictures of some ids; those that are there no longer are missing."""

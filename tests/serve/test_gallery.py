@@ -98,6 +98,15 @@ def test_filters_compare_alike_with_alike(where: str, met: str, tmp_path: Path) 
     assert sorted(row.path for row in store.read([where])) == sorted(met.split())
 
 
+@pytest.mark.parametrize("column", ["größe", "相机", 'the "inner" size', "c\\d", "a.b", "$", " "])
+def test_filters_know_columns_by_any_name(column: str, tmp_path: Path) -> None:
+    """What finds nothing removes everything when it is turned round."""
+    store = Gallery.create(tmp_path / "gallery", stub()).store
+    store.add([Row("a", {column: 3}), Row("b", {column: 4})], [(0, 0)] * 2, np.zeros((2, 12), np.float32))
+    met = {sign: [row.path for row in store.read([f"{column}{sign}3"])] for sign in ("=", "!=", ">")}
+    assert met == {"=": ["a"], "!=": ["b"], ">": ["b"]}
+
+
 def test_same_picture_twice_and_changed_ones(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
     """Added again, it is there once; a changed file replaces what was there."""
     assert gallery.add(Listing(listing.paths * 2, {})) == (0, [])
