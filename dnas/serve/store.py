@@ -74,7 +74,7 @@ def lock_of(folder: Path) -> BaseFileLock:
 
 
 def _of(name: str) -> str:
-    """SQL: the value in the column of this (bound) name. A JSON path would not find a name with " or an umlaut in it."""
+    """SQL: the value in the column of this (bound) name. A JSON path does not find a name with " or an umlaut."""
     return f"(SELECT value FROM json_each(columns) WHERE key = {name})"
 
 
