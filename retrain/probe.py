@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
+from dnas.data.hashes import content_hashes
 from dnas.data.images import Images
-from dnas.data.splits import hold_out, together
+from dnas.data.splits import ReIDData, hold_out, together
 from dnas.errors import UserError
 from dnas.eval.information import probe
 from dnas.eval.selection import selection_report
 from dnas.loss.ibb import default_beta
 from dnas.run.device import Device
+from dnas.run.progress import console
 from dnas.task.images import ImageTask
 from dnas.task.task import Task
 from retrain.load import TrainedRun, load
@@ -31,8 +35,8 @@ def probe_run(
         space: file of the space, if the network was searched in one of your own.
 
     Returns:
-        {"information": {set: values}, "selected": {set: {site: share}}}; the sets are train, held_out (if the
-        run held identities out) and test (query and gallery together).
+        {"information": {set: values}, "selected": {set: {site: share}}}; the sets are train, held_out (identities
+        among them that the run held out) and test (query and gallery together).
     """
     run = load(path, device, space)
     config = run.config
@@ -59,15 +63,31 @@ def _of_task(task: Task) -> dict[str, Images]:
 
 
 def _of_identities(run: TrainedRun, data: str | None) -> dict[str, Images]:
-    config, found = run.config, run.data(data, tested=False)
+    found = run.data(data, tested=False)
     sets: dict[str, Images] = {}
     if len(found.train):
-        own = run.trained_on(found)
-        rest, held = hold_out(found.train, config.holdout, config.held_by) if own else (found.train, None)
-        sets |= {"train": run.decode(rest)} | ({"held_out": run.decode(held)} if held else {})
+        held_out = _held_out(run, found)
+        sets["train"] = run.decode(found.train.subset(~held_out))
+        if held_out.any():
+            sets["held_out"] = run.decode(found.train.subset(held_out))
     if len(found.query) or len(found.gallery):
         sets["test"] = run.decode(together(found.query, found.gallery))
     return sets
+
+
+def _held_out(run: TrainedRun, found: ReIDData) -> NDArray[np.bool_]:
+    """Which training images of a data set the run held out: known by content, as the set may be a part of the run's."""
+    config, none = run.config, np.zeros(len(found.train), bool)
+    if not config.holdout:
+        return none
+    try:
+        own = found if run.trained_on(found) else run.data(tested=False)
+    except UserError as error:
+        console.print(f"probe: warning: which of these people were held out is not known: {error}", markup=False)
+        return none
+    _, held = hold_out(own.train, config.holdout, config.held_by)
+    hidden = {*content_hashes(held.files)}
+    return np.array([content in hidden for content in content_hashes(found.train.files)], bool)
 
 
 def tables(result: dict[str, Probe]) -> list[Table]:

@@ -29,7 +29,7 @@ from dnas.run.files import temporary
 
 DAY = 86400.0
 """Seconds after which an unfinished file of the cache is nobody's."""
-VERSION = "upright bilinear antialiased uint8 NHWC 2"
+VERSION = "upright bilinear antialiased uint8 NHWC 3"
 """Of what the cache holds; another text, and everything is decoded again."""
 
 

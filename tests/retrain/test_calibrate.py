@@ -50,12 +50,19 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert message in capsys.readouterr().err
     assert main(["calibrate", everything, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
     elsewhere = str(tmp_path / "elsewhere")  # tested on other people: its fingerprint is of both
-    assert main(["retrain", *words, "--out", elsewhere, "--test_on", str(tmp_path / "other")]) == 0
+    assert main(["retrain", *words, "--out", elsewhere, "--holdout", "0.4", "--test_on", str(tmp_path / "other")]) == 0
     capsys.readouterr()
     assert main(["calibrate", elsewhere, "--data", str(tmp_path / "data"), "--device", "cpu"]) == 2
     assert "the network was trained on these people" in capsys.readouterr().err
     assert main(["calibrate", elsewhere, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
     assert "warning" not in capsys.readouterr().out
+    assert main(["probe", elsewhere, "--data", str(tmp_path / "data"), "--device", "cpu", "--json"]) == 0
+    there = last_json(capsys)["information"]
+    assert main(["probe", elsewhere, "--device", "cpu", "--json"]) == 0
+    own = last_json(capsys)["information"]
+    assert [there[name] for name in ("train", "held_out")] == [own[name] for name in ("train", "held_out")]
+    assert main(["probe", elsewhere, "--data", str(tmp_path / "other"), "--device", "cpu", "--json"]) == 0
+    assert set(last_json(capsys)["information"]) == {"train", "test"}
     (tmp_path / "data").rename(tmp_path / "moved")
     assert main(["calibrate", elsewhere, "--data", str(tmp_path / "other"), "--device", "cpu"]) == 0
     assert "warning: whether these are other people is not known: data:" in capsys.readouterr().out
