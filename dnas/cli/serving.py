@@ -100,7 +100,7 @@ def index(namespace: Namespace, words: Sequence[str]) -> None:
 
     config = typed(IndexConfig, namespace)
     done = fill(config)
-    console.print(f"{config.output}: added {done.added:,} pictures, {done.size:,} in it", markup=False)
+    console.print(f"{config.output}: added or changed {done.added:,} pictures, {done.size:,} in it", markup=False)
     if built := done.built:
         recall = f"{built.recall:.2%} of the ten nearest"
         console.print(

@@ -28,7 +28,7 @@ from dnas.serve.listing import Listing, Stamp, Value, list_pictures, stamp, type
 from dnas.serve.load import load
 from dnas.serve.nearest import Exact, Nearest
 from dnas.serve.network import Embedder, Picture, Vectors
-from dnas.serve.store import Row, Store
+from dnas.serve.store import CHUNK, Row, Store
 from dnas.serve.stream import embed_files
 
 CANDIDATES = 200
@@ -102,13 +102,15 @@ class Gallery:
     def add(
         self, pictures: Sequence[str] | Listing, on_bad_image: OnBadImage = "stop", batch: int = BATCH
     ) -> tuple[int, list[str]]:
-        """Add files; one that is there and has not changed since is left as it is, a changed one is replaced.
+        """Add files; of one that is there and has not changed, columns alone are taken; a changed one is replaced.
+
+        What a listing does not say of a picture that is there, as a folder does not, stays as it was.
 
         Args:
             pictures: files, folders and manifests as of `dnas index`, or a listing of them.
 
         Returns:
-            How many were added or replaced, and the names of those that could not be read.
+            Of how many there is news: a picture or what is said of it; and the names of those that cannot be read.
 
         Raises:
             UserError: a file that cannot be read, where that stops; or a name that is not UTF-8, as SQLite's text is.
@@ -120,7 +122,9 @@ class Gallery:
                 _check_name(path)
             known = self.store.stamps(paths)
             last = {path: row for row, path in enumerate(paths)}  # of a path that is there twice the last one counts
-            todo = [row for row, path in enumerate(paths) if last[path] == row and known.get(path) != stamps[row]]
+            rows = [row for row, path in enumerate(paths) if last[path] == row]
+            todo = [row for row in rows if known.get(paths[row]) != stamps[row]]
+            news = self._describe(listing, paths, sorted({*rows}.difference(todo)))
             names, left_out = [paths[row] for row in todo], list[str]()
             batches = [range(len(todo))[start : start + batch] for start in range(0, len(todo), batch)]
             with CountProgress("index", len(paths), len(paths) - len(todo)) as bar:
@@ -130,7 +134,14 @@ class Gallery:
                     self.add_vectors(found, part.vectors, [stamps[row] for row in rows])
                     left_out += [names[row] for row in part.bad]
                     bar.advance(len(part.rows) + len(part.bad))
-        return len(todo) - len(left_out), left_out
+        return len(todo) - len(left_out) + news, left_out
+
+    def _describe(self, listing: Listing, paths: Sequence[str], there: Sequence[int]) -> int:
+        """Take what is said of the pictures that are there; of how many that is news."""
+        if not listing.columns:
+            return 0
+        parts = (there[start : start + CHUNK] for start in range(0, len(there), CHUNK))
+        return sum(self.store.describe([Row(paths[row], _columns(listing, row)) for row in part]) for part in parts)
 
     def add_vectors(self, rows: Sequence[Row], vectors: Vectors, stamps: Sequence[Stamp] | None = None) -> None:
         """Add vectors (N, D) that this network made; of files with these stamps, as they are now without."""

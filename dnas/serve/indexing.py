@@ -45,7 +45,13 @@ class IndexConfig:
 
 @dataclass(frozen=True)
 class Indexed:
-    """What became of a gallery: pictures added or replaced, pictures in it, the approximate index if one was built."""
+    """What became of a gallery.
+
+    Args:
+        added: pictures that are new, or of which something is.
+        size: pictures in it.
+        built: the approximate index, if one was.
+    """
 
     added: int
     size: int

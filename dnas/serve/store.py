@@ -7,12 +7,12 @@ Shapes: N pictures, D embedding.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dnas.errors import UserError
 from dnas.run.files import temporary
+from dnas.serve.conditions import Condition, column
 from dnas.serve.graph import Graph
 from dnas.serve.interface import Interface, interface_of
-from dnas.serve.listing import Stamp, Value, typed
+from dnas.serve.listing import Stamp, Value
 from dnas.serve.network import Vectors
 
 NAME = "gallery.sqlite"
@@ -37,7 +38,6 @@ TABLES = {
     "nodes": "CREATE TABLE nodes (id INTEGER PRIMARY KEY, ids BLOB NOT NULL, levels BLOB NOT NULL,"
     " neighbours BLOB NOT NULL)",
 }
-CONDITION = re.compile(r"([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*((?!\s*([=<>]|!=)).*)")
 FAILED = ("full", "readonly", "disk I/O", "unable to open")
 """Words of SQLite's errors that say nothing of the file's content."""
 CHUNK = 4096
@@ -71,11 +71,6 @@ def alone(lock: BaseFileLock) -> Iterator[None]:
 
 def lock_of(folder: Path) -> BaseFileLock:
     return FileLock(folder / ".lock", timeout=0)
-
-
-def _of(name: str) -> str:
-    """SQL: the value in the column of this (bound) name. A JSON path does not find a name with " or an umlaut."""
-    return f"(SELECT value FROM json_each(columns) WHERE key = {name})"
 
 
 def _fill(base: sqlite3.Connection, about: Mapping[str, str]) -> None:
@@ -182,35 +177,56 @@ class Store:
             found = json.loads(self.base.execute("SELECT value FROM about WHERE key = 'columns'").fetchone()[0])
             return [str(name) for name in found]
 
+    def _known(self, what: str, paths: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Path, and what is asked for, of those that are in the gallery."""
+        for start in range(0, len(paths), 500):
+            part = paths[start : start + 500]
+            marks = ",".join("?" * len(part))
+            yield from self.base.execute(f"SELECT path, {what} FROM pictures WHERE path IN ({marks})", part).fetchall()
+
     def stamps(self, paths: Sequence[str]) -> dict[str, Stamp]:
         """Size and time of change of those that are in the gallery."""
-        found: dict[str, Stamp] = {}
         with self._reading():
-            for start in range(0, len(paths), 500):
-                part = paths[start : start + 500]
-                marks = ",".join("?" * len(part))
-                rows = self.base.execute(f"SELECT path, size, changed FROM pictures WHERE path IN ({marks})", part)
-                found |= {path: (size, changed) for path, size, changed in rows}
-        return found
+            return {path: (size, changed) for path, size, changed in self._known("size, changed", paths)}
+
+    def _columns_of(self, rows: Sequence[Row]) -> dict[str, dict[str, Value]]:
+        """What is known of those that are in the gallery, by path."""
+        known = self._known("columns", [row.path for row in rows])
+        return {path: dict(json.loads(text)) for path, text in known}
+
+    def describe(self, rows: Sequence[Row]) -> int:
+        """Take columns of pictures that are there in place of what was known of them; of how many that is news."""
+        with self._transaction() as base:
+            known = self._columns_of(rows)
+            news = [row for row in rows if not row.columns.items() <= known.get(row.path, row.columns).items()]
+            merged = [(json.dumps({**known[row.path], **row.columns}), row.path) for row in news]
+            base.executemany("UPDATE pictures SET columns = ? WHERE path = ?", merged)
+            self._name_columns(news)
+        return len(news)
+
+    def _name_columns(self, rows: Sequence[Row]) -> None:
+        known = dict.fromkeys([*self.columns(), *(name for row in rows for name in row.columns)])
+        self.base.execute("UPDATE about SET value = ? WHERE key = 'columns'", (json.dumps([*known]),))
 
     def add(self, rows: Sequence[Row], stamps: Sequence[Stamp], vectors: Vectors) -> None:
         """Add pictures, or replace those of the same path (of one that is there twice the last counts); vectors (N, D).
 
-        Their ids are above all that the approximate index knows, those of removed pictures too.
+        What was known of one stays, but for columns that its row has. Ids are above all that the approximate index
+        knows, those of removed pictures too.
         """
-        known = dict.fromkeys([*self.columns(), *(name for row in rows for name in row.columns)])
         blobs = np.ascontiguousarray(vectors, np.float32)
         with self._transaction() as base:
             last = "SELECT id FROM pictures UNION ALL SELECT last FROM graph"
             first = 1 + int(base.execute(f"SELECT coalesce(max(id), 0) FROM ({last})").fetchone()[0])
+            known = self._columns_of(rows)
             base.executemany(
                 "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
                 (
-                    (first + k, row.path, *stamp, json.dumps({**row.columns}), blob.data)
+                    (first + k, row.path, *stamp, json.dumps({**known.get(row.path, {}), **row.columns}), blob.data)
                     for k, (row, stamp, blob) in enumerate(zip(rows, stamps, blobs, strict=True))
                 ),
             )
-            base.execute("UPDATE about SET value = ? WHERE key = 'columns'", (json.dumps([*known]),))
+            self._name_columns(rows)
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Remove pictures; what they held is overwritten in the file."""
@@ -227,29 +243,19 @@ class Store:
         Raises:
             UserError: not a condition, or of a column that is not there.
         """
-        terms, values = ["1"], dict[str, Value]()
-        known = ["path", *self.columns()]
-        for number, text in enumerate(where):
-            match = CONDITION.fullmatch(text)
-            if not match or match[1] not in known:
-                raise UserError(f"where: found {text!r}, allowed: COLUMN=VALUE (or !=, <, <=, >, >=) with columns"
-                                f" {', '.join(known)}")  # fmt: skip
-            column, operator, value = match[1], match[2], match[3]
-            what = "path" if column == "path" else _of(f":column{number}")
-            values[f"column{number}"] = column
-            as_number = not isinstance(typed(value), str) and column != "path" and self._has_numbers(column)
-            values[f"value{number}"] = typed(value) if as_number else value
-            alike = f"typeof({what}) {'<>' if as_number else '='} 'text'"
-            met = f"coalesce({alike} AND {what} {operator.strip('!')} :value{number}, 0)"
-            terms.append(f"NOT {met}" if operator == "!=" else met)
+        terms, bound, known = ["1"], dict[str, Value](), ["path", *self.columns()]
+        for number, one in enumerate(Condition.read(text, known) for text in where):
+            term, values = one.sql(number, one.may_be_number and self._has_numbers(one.column))
+            terms.append(term)
+            bound |= values
         with self._reading():
-            found = self.base.execute(f"SELECT id FROM pictures WHERE {' AND '.join(terms)} ORDER BY id", values)
+            found = self.base.execute(f"SELECT id FROM pictures WHERE {' AND '.join(terms)} ORDER BY id", bound)
             return np.fromiter((row[0] for row in found), np.int64)
 
-    def _has_numbers(self, column: str) -> bool:
-        query = f"SELECT 1 FROM pictures WHERE typeof({_of('?')}) IN ('integer', 'real') LIMIT 1"
+    def _has_numbers(self, name: str) -> bool:
+        query = f"SELECT 1 FROM pictures WHERE typeof({column('?')}) IN ('integer', 'real') LIMIT 1"
         with self._reading():
-            return self.base.execute(query, (column,)).fetchone() is not None
+            return self.base.execute(query, (name,)).fetchone() is not None
 
     def rows(self, ids: Sequence[int]) -> dict[int, Row]:
         """The pictures of some ids; those that are there no longer are missing."""

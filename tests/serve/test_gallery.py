@@ -70,43 +70,6 @@ def test_filters(gallery: Gallery, listing: Listing) -> None:
             gallery.find(listing.paths[0], where=[wrong])
 
 
-@pytest.mark.parametrize(
-    ("where", "met"),
-    [
-        ("time>=2024", "b c"),
-        ("time<2024", "a"),
-        ("time>=2024-05-01", "b c"),
-        ("time=2024-05-01", "b"),
-        ("time!=2023-12-31", "b c d e"),
-        ("age>6", "a d"),
-        ("age<=7", "a c"),
-        ("age<unknown", ""),
-        ("age>=unknown", "b"),
-        ("age!=7", "b c d e"),
-        ("age>7.5", "d"),
-        ("path<b", "a"),
-        ("path=5", ""),
-    ],
-)
-def test_filters_compare_alike_with_alike(where: str, met: str, tmp_path: Path) -> None:
-    times: dict[str, Value] = {"a": "2023-12-31", "b": "2024-05-01", "c": "2025-01-01"}
-    ages: dict[str, Value] = {"a": 7, "b": "unknown", "c": 2.5, "d": 12}
-    store = Gallery.create(tmp_path / "gallery", stub()).store
-    known = {"time": times, "age": ages}
-    rows = [Row(name, {key: of[name] for key, of in known.items() if name in of}) for name in "abcde"]
-    store.add(rows, [(0, 0)] * 5, np.zeros((5, 12), np.float32))
-    assert sorted(row.path for row in store.read([where])) == sorted(met.split())
-
-
-@pytest.mark.parametrize("column", ["größe", "相机", 'the "inner" size', "c\\d", "a.b", "$", " "])
-def test_filters_know_columns_by_any_name(column: str, tmp_path: Path) -> None:
-    """What finds nothing removes everything when it is turned round."""
-    store = Gallery.create(tmp_path / "gallery", stub()).store
-    store.add([Row("a", {column: 3}), Row("b", {column: 4})], [(0, 0)] * 2, np.zeros((2, 12), np.float32))
-    met = {sign: [row.path for row in store.read([f"{column}{sign}3"])] for sign in ("=", "!=", ">")}
-    assert met == {"=": ["a"], "!=": ["b"], ">": ["b"]}
-
-
 def test_same_picture_twice_and_changed_ones(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
     """Added again, it is there once; a changed file replaces what was there."""
     assert gallery.add(Listing(listing.paths * 2, {})) == (0, [])
@@ -121,6 +84,34 @@ def test_same_picture_twice_and_changed_ones(gallery: Gallery, listing: Listing,
     assert {match.path for match in found} == {os.path.abspath(listing.paths[1]), str(copy)}
     copy.write_bytes(b"no picture")
     assert gallery.add([str(copy)], "skip") == (0, [str(copy)])
+
+
+def test_columns_can_come_later(gallery: Gallery, listing: Listing, tmp_path: Path) -> None:
+    """Without embedding again; what is not said stays, also of a picture that has changed."""
+    one, two = (str(tmp_path / name) for name in ("one.jpg", "two.jpg"))
+    for copy in (one, two):
+        Path(copy).write_bytes(Path(listing.paths[0]).read_bytes())
+    assert gallery.add([one, two]) == (2, [])
+    ids = gallery.store.select()
+
+    def add(columns: dict[str, list[Value]]) -> dict[str, dict[str, Value]]:
+        assert gallery.add(Listing([one, two], columns)) == (news, [])
+        return {Path(row.path).stem: dict(row.columns) for row in gallery.rows() if row.path in (one, two)}
+
+    news = 1
+    assert add({"größe": [7, ""]}) == {"one": {"größe": 7}, "two": {}}
+    assert [row.path for row in gallery.rows(["größe=7"])] == [one]
+    news = 2
+    assert add({"größe": ["", 8], "age": [1, 2]}) == {"one": {"größe": 7, "age": 1}, "two": {"größe": 8, "age": 2}}
+    news = 0
+    assert add({"age": [1, 2]}) == add({}) == {"one": {"größe": 7, "age": 1}, "two": {"größe": 8, "age": 2}}
+    assert gallery.store.select().tolist() == ids.tolist()  # no picture was replaced
+    Path(one).write_bytes(Path(listing.paths[1]).read_bytes())
+    os.utime(one, (1, 1))
+    news = 1
+    assert add({"age": [3, 2]}) == {"one": {"größe": 7, "age": 3}, "two": {"größe": 8, "age": 2}}
+    gallery.store.describe([Row("not there", {"age": 5, "new": 1})])
+    assert "new" not in gallery.store.columns()
 
 
 def test_what_is_removed_is_gone_from_the_file(gallery: Gallery, listing: Listing) -> None:

@@ -97,6 +97,8 @@ CHANGED = {
     "draws follow the logits": arch("between", "joint", "none", "logits", "0.9"),
     "logits from the start": arch("between", "joint", "0", "both", "0.9"),
     "images apart": arch("between", "split", "none", "both", "0.9"),
+    "gradient by score": arch("score", "joint", "none", "both", "0.9"),
+    "gradient by switch": arch("switch", "joint", "none", "both", "0.9"),
 }
 CONTROLS = {name: [*words, *PRIOR[len(BETWEEN) :], *OPTIONS] for name, words in CHANGED.items()}
 """The default with one setting changed."""
