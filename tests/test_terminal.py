@@ -1,6 +1,7 @@
 """Every verb on terminals that do not know UTF-8, with names in any script: no traceback, whatever is lost."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 from dnas.cli import VERBS, main
 from dnas.draw.figures import save
 from dnas.draw.glyphs import SAID
+from dnas.serve.gallery import Gallery
 from tests.searches import BY_LOGITS
+from tests.serve.stub import stub
 
 SMALL = ["--input.height", "16", "--input.width", "16", "--optim.identities", "3", "--optim.images", "2"]
 SMALL += ["--device", "cpu", "--optim.epochs", "1"]
@@ -84,6 +87,21 @@ def test_a_real_terminal(home: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert re.search(rb"\d (\+-|\xb1) \d", done.stdout)
         assert done.stderr == b""
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_gone(home: Path) -> None:
+    """As `| head` is: nothing is said, whether plain text or a table was being written."""
+    Gallery.create(home / "gallery", stub())
+    for words in (["data", "check", "data"], ["gallery", "list", "gallery"], ["card", "run0"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "dnas.cli", *words], stdout=writer, stderr=subprocess.PIPE, check=False, cwd=home,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )  # fmt: skip
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (1, b""), words
 
 
 def test_letters_that_no_font_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ only, so that `dnas --help` is quick.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -52,17 +53,26 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. The exit code is 0, 2 for bad input, 3 for a lost rank, 130 when interrupted (143 by SIGTERM)."""
+    """Entry point.
+
+    Returns:
+        The exit code: 0, 1 when whoever read the output has gone, 2 for bad input, 3 for a lost rank, 130 when
+        interrupted (143 by SIGTERM).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     print_anything()
     try:
         _run(arguments)
+        sys.stdout.flush()
     except UserError as error:
         _say(f"error: {error}")
         return 2
     except OSError as error:
         if lost := _lost_peer(error):
             return _say(lost, 3)
+        if isinstance(error, BrokenPipeError):  # whoever read has what it wanted, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+            return 1
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "; what was written before is whole, a run goes on with --resume DIR" if full else ""

@@ -70,8 +70,8 @@ def list_pictures(sources: Sequence[str], named: bool = False) -> Listing:
     columns: dict[str, list[Value]] = {}
     for source in sources:
         found, known = _manifest(Path(source)) if source.lower().endswith(".csv") else (list(_paths(source)), {})
-        for name in known.keys() - columns.keys():
-            columns[name] = [""] * len(paths)
+        for name in known:
+            columns.setdefault(name, [""] * len(paths))
         paths += found
         for name, values in columns.items():
             values += known.get(name, [""] * len(found))

@@ -89,6 +89,7 @@ def test_sources(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = list_pictures([str(pictures / "10.jpg"), str(manifest), "-"])
     assert [Path(path).name for path in found.paths] == ["10.jpg", "00.jpg", "02.jpg", "04.jpg", "06.jpg"]
     assert found.columns == {"identity": ["", "ann", "007", "", ""], "time": ["", 7, 2.5, "", ""]}
+    assert [*found.columns] == ["identity", "time"]  # as in the manifest
     assert [typed(text) for text in ("-3", "1e400", "nan", "0.50", "")] == [-3, "1e400", "nan", "0.50", ""]
     (tmp_path / "0012_c3s1_000001_00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
     assert list_pictures([str(tmp_path / "0012_c3s1_000001_00.jpg")], named=True).columns == {
