@@ -98,7 +98,7 @@ def test_a_reader_that_has_gone(home: Path) -> None:
         os.close(reader)
         done = subprocess.run(
             [sys.executable, "-m", "dnas.cli", *words], stdout=writer, stderr=subprocess.PIPE, check=False, cwd=home,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+            env={**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(Path(__file__).parent.parent)},
         )  # fmt: skip
         os.close(writer)
         assert (done.returncode, done.stderr) == (1, b""), words
