@@ -5,8 +5,9 @@ Shapes: N things, R resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ class Correlation:
     low: float
     high: float
     count: int
+
+    def plain(self) -> dict[str, float | None]:
+        """As JSON values, which know no NaN."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"

@@ -43,7 +43,7 @@ class Beginning:
         self.latest = math.ceil((LATEST if share is None else share) * epochs)
         self.settled: int | None = None
         self.begun: int | None = None
-        self.agreement = math.nan
+        self.agreement: float | None = None
         self.verdicts: dict[int, list[float]] = {}
 
     @property
@@ -71,8 +71,9 @@ class Beginning:
         if before is not None:
             from scipy.stats import spearmanr  # slow to import
 
-            self.agreement = float(spearmanr(before, self.verdicts[epoch])[0])
-            if self.agreement >= AGREEMENT:
+            agreement = float(spearmanr(before, self.verdicts[epoch])[0])
+            self.agreement = None if math.isnan(agreement) else agreement
+            if agreement >= AGREEMENT:
                 self.settled = epoch + 1
 
     def state_dict(self) -> dict[str, Any]:

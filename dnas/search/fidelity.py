@@ -112,7 +112,7 @@ class Fidelity:
         """As JSON values, without the networks."""
         gain = dict(zip(("mean", "low", "high"), self.gain, strict=True))
         own = {"metric": self.metric, "below": self.below, **asdict(self.config)}
-        return {"correlation": asdict(self.correlation), "gain": gain, **own}
+        return {"correlation": self.correlation.plain(), "gain": gain, **own}
 
     def lines(self) -> list[str]:
         """The verdict in words."""

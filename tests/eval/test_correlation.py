@@ -32,5 +32,6 @@ def test_the_interval_is_that_of_resampled_things() -> None:
 def test_what_has_no_correlation() -> None:
     assert np.isnan(spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).value)
     assert np.isnan(spearman([1.0], [1.0]).value)
+    assert spearman([1.0], [1.0]).plain() == {"value": None, "low": None, "high": None, "count": 1}
     with pytest.raises(ValueError, match="found 2 and 1"):
         spearman([1.0, 2.0], [1.0])

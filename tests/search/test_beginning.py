@@ -34,6 +34,7 @@ def test_logits_begin_when_the_verdict_keeps_to_itself() -> None:
         assert beginning.asks(epoch)
         beginning.tell(epoch, verdict(100.0 if epoch < 8 else 0.1, epoch))  # random at first, then settled
     beginning.tell(12, verdict(0.1, 12))  # and the one of four epochs ago is settled too
+    assert beginning.agreement is not None
     assert beginning.agreement > AGREEMENT
     assert beginning.epoch == 13
     assert not beginning.asks(13)
