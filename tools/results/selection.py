@@ -23,19 +23,17 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from jobs import Job, work_all
 
 from dnas.data.augment import InputConfig
 from dnas.data.images import decode
 from dnas.data.layouts import load_data
 from dnas.data.splits import Split, together
-from dnas.errors import UserError
 from dnas.eval.bootstrap import paired_difference
 from dnas.eval.embed import retrieve_within
 from dnas.eval.retrieval import retrieve, save_ranking
@@ -51,7 +49,6 @@ from dnas.run.schedules import OptimConfig
 from dnas.space.spec import Spec, image
 from retrain.config import RetrainConfig
 from retrain.load import load
-from retrain.train import resume, retrain
 
 FOLDS = 5
 BOUND = LossConfig().eta
@@ -133,47 +130,6 @@ GRID: dict[str, tuple[str, float | None, IBBOn]] = {
     "SE": ("se", LR, "embedding"),
 }
 """What `tune` compares, each with the bound: name -> cell, selection_lr, ibb_on."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run that is to be there."""
-
-    config: RetrainConfig
-
-    @property
-    def done(self) -> bool:
-        return (Path(self.config.out) / "summary.json").exists()
-
-    def run(self) -> None:
-        """Run or go on, unless another worker does."""
-        folder = RunFolder(self.config.out)
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder.path.with_name(folder.path.name + ".lock"), timeout=0):
-                if not self.done:
-                    resume(self.config.out) if folder.config_file.exists() else retrain(self.config)
-        except Timeout:
-            return
-
-
-def work(jobs: Sequence[Job]) -> None:
-    torch.set_num_threads(1)
-    for job in jobs:
-        if not job.done:
-            job.run()
-
-
-def work_all(jobs: list[Job], workers: int) -> None:
-    """All jobs by several processes; a job that another has begun is passed over."""
-    processes = [get_context("spawn").Process(target=work, args=(jobs,)) for _ in range(workers)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    missing = [job.config.out for job in jobs if not job.done]
-    if missing:
-        raise UserError(f"{len(missing)} of {len(jobs)} runs are not finished, the first is {missing[0]}; run it again")
 
 
 def fold_manifests(data: str, out: Path) -> list[Path]:
