@@ -211,14 +211,16 @@ class Store:
     def add(self, rows: Sequence[Row], stamps: Sequence[Stamp], vectors: Vectors) -> None:
         """Add pictures, or replace those of the same path (of one that is there twice the last counts); vectors (N, D).
 
-        What was known of one stays, but for columns that its row has. Ids are above all that the approximate index
-        knows, those of removed pictures too.
+        What was known of a file that has not changed stays, but for columns that its row has; another content may be
+        somebody else. Ids are above all that the approximate index knows, those of removed pictures too.
         """
         blobs = np.ascontiguousarray(vectors, np.float32)
         with self._transaction() as base:
             last = "SELECT id FROM pictures UNION ALL SELECT last FROM graph"
             first = 1 + int(base.execute(f"SELECT coalesce(max(id), 0) FROM ({last})").fetchone()[0])
-            known = self._columns_of(rows)
+            before = self.stamps([row.path for row in rows])
+            unchanged = [row for row, own in zip(rows, stamps, strict=True) if before.get(row.path) == own]
+            known = self._columns_of(unchanged)
             base.executemany(
                 "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?)",
                 (
