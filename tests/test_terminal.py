@@ -104,6 +104,15 @@ def test_a_reader_that_has_gone(home: Path) -> None:
         assert (done.returncode, done.stderr) == (1, b""), words
 
 
+def test_closed_streams() -> None:
+    """As a daemon's may be."""
+    words = f"{sys.executable} -m dnas.cli gallery list nowhere"
+    here = Path(__file__).parent.parent
+    said = subprocess.run(f"{words} >&-", shell=True, capture_output=True, check=False, cwd=here)
+    assert (said.returncode, said.stderr[:20]) == (2, b"dnas: error: nowhere")
+    assert subprocess.run(f"{words} >&- 2>&-", shell=True, check=False, cwd=here).returncode == 2
+
+
 def test_letters_that_no_font_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, once; and other warnings go on."""
     SAID.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 
 PLAIN = {"±": "+-", "…": "...", "–": "-", "→": "->", "×": "x", "≤": "<=", "≥": ">=", "✓": "yes", "✗": "no", "·": "."}
@@ -20,7 +21,9 @@ def plainer(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_anything() -> None:
-    """Let standard output and error take any text, whatever their encoding."""
+    """Let standard output and error take any text, whatever their encoding, and also where they are closed."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     codecs.register_error(HANDLER, plainer)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

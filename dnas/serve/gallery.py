@@ -124,7 +124,7 @@ class Gallery:
             last = {path: row for row, path in enumerate(paths)}  # of a path that is there twice the last one counts
             rows = [row for row, path in enumerate(paths) if last[path] == row]
             todo = [row for row in rows if known.get(paths[row]) != stamps[row]]
-            news = self._describe(listing, paths, sorted({*rows}.difference(todo)))
+            news = self._describe(listing, paths, [row for row in rows if known.get(paths[row]) == stamps[row]])
             names, left_out = [paths[row] for row in todo], list[str]()
             batches = [range(len(todo))[start : start + batch] for start in range(0, len(todo), batch)]
             with CountProgress("index", len(paths), len(paths) - len(todo)) as bar:
